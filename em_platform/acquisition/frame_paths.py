@@ -18,7 +18,7 @@ from pathlib import Path
 
 from em_platform.config import Settings
 from em_platform.errors import DataError, DeviceError
-from em_platform.stitching.beside_frames import TRUTH
+from em_platform.stitching.sidecar_files import TRUTH
 
 # No slash leads out of the folder, no leading dot hides it: those names are
 # of reservations and of files that are being written.

@@ -22,12 +22,6 @@ from em_platform.acquisition.recorder.events import safe_id
 from em_platform.config import MatchSettings
 from em_platform.formats import read_image, tiff_parts
 from em_platform.model import LensModel, Model, Shift, TileMatch, TileStats
-from em_platform.stitching.beside_frames import (
-    RECIPE,
-    matches_path,
-    processed_path,
-    statistics_path,
-)
 from em_platform.stitching.neighbours import Neighbours
 from em_platform.stitching.recipe import Recipe, TileRecipe, settings_digest
 from em_platform.stitching.recipe_file import (
@@ -35,6 +29,12 @@ from em_platform.stitching.recipe_file import (
     keep_planes,
     read_recipe,
     read_tile_recipe,
+)
+from em_platform.stitching.sidecar_files import (
+    RECIPE,
+    matches_path,
+    processed_path,
+    statistics_path,
 )
 from em_platform.storage.atomic import whole_file, write_bytes, write_once
 

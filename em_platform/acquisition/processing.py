@@ -25,7 +25,7 @@ from em_platform.model import (
     TileMatch,
     TileStats,
 )
-from em_platform.stitching.compute import Map, serial, thread_map
+from em_platform.stitching.compute import Mapper, serial, thread_map
 from em_platform.stitching.match import match_pairs
 from em_platform.stitching.neighbours import find_neighbours
 from em_platform.stitching.recipe import (
@@ -127,7 +127,7 @@ def _folder_of(montage: Montage, settings: Settings) -> str:
 
 
 def finish_montage(
-    montage: Montage, settings: Settings, store: Store, *, run: Map = serial
+    montage: Montage, settings: Settings, store: Store, *, run: Mapper = serial
 ) -> ProcessedTiles:
     """As `process_tiles`, by the montage's recipe; the store keeps it, and the truth.
 
@@ -153,7 +153,7 @@ def finish_montage(
 
 
 def adopt_tiles(
-    montage: Montage, recipe: TileRecipe, store: Store, *, run: Map = serial
+    montage: Montage, recipe: TileRecipe, store: Store, *, run: Mapper = serial
 ) -> dict[str, LiveTile]:
     """Copy the tiles that the pipeline made by this recipe, where they are proved."""
     if not recipe.is_live:
@@ -169,7 +169,7 @@ def process_tiles(
     store: Store,
     *,
     adopted: Mapping[str, LiveTile] | None = None,
-    run: Map = serial,
+    run: Mapper = serial,
 ) -> ProcessedTiles:
     """Finish every tile and write it into the store; a bad one is rejected.
 
@@ -210,7 +210,7 @@ def process_tiles(
 
 
 def match_montage(
-    montage: Montage, settings: MatchSettings, store: Store, *, run: Map = serial
+    montage: Montage, settings: MatchSettings, store: Store, *, run: Mapper = serial
 ) -> MatchedTiles:
     """The matches of processed tiles; those that the pipeline measured are adopted.
 

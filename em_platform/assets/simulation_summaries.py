@@ -10,7 +10,10 @@ from em_platform.assets.metadata import Metadata, picture_file, short, table
 from em_platform.storage import Store, layout
 
 if TYPE_CHECKING:
-    from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
+    from em_platform.simulation.tilt_series.assemblers.assembler import (
+        DensityMap,
+        Sample,
+    )
     from em_platform.simulation.tilt_series.stack import MadeStack
     from em_platform.simulation.tilt_series.steps import PlannedStack
     from em_platform.simulation.tilt_series.truth import Truth
@@ -34,7 +37,7 @@ def plan_summary(planned: "PlannedStack") -> Metadata:
     }
 
 
-def library_summary(maps: Sequence["Map"], folder: Path) -> Metadata:
+def library_summary(maps: Sequence["DensityMap"], folder: Path) -> Metadata:
     """Each map: how large, how fine, how strong."""
     rows = [
         (

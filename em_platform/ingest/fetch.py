@@ -137,7 +137,7 @@ def _fetch_all(
     item: Item, remotes: Sequence[RemoteFile], progress: Progress
 ) -> tuple[FetchedFile, ...]:
     """Files that are there, and those that are brought now; in the entry's order."""
-    found = {remote.name: FileFetch(item, remote).there() for remote in remotes}
+    found = {remote.name: FileFetch(item, remote).cached_file() for remote in remotes}
     missing = [FileFetch(item, r) for r in remotes if found[r.name] is None]
     if missing:
         # Not the pool of parts: files that wait for their parts would fill it for ever.

@@ -84,7 +84,7 @@ class FileFetch:
         self._addresses = Addresses(remote, item.web, who=item.who)
         self._offer: Offer | None = None
 
-    def there(self) -> FetchedFile | None:
+    def cached_file(self) -> FetchedFile | None:
         """The file, where it is complete and unchanged; sends no request."""
         saved = self._item.manifest.file(self._name)
         if saved is None or saved.state != "whole" or not self._path.is_file():

@@ -223,7 +223,7 @@ class Ingest:
             source=source, key=running.key, status=status.value, sentence=sentence
         )
         if running.key:
-            _note(store_of(self.settings), outcome, status)
+            _record_end(store_of(self.settings), outcome, status)
         self._receive(SourceEvent(source=source, key=running.key, outcome=outcome))
 
     def _stop_all(self) -> None:
@@ -256,7 +256,7 @@ def _worker_command(source: str, keys: Sequence[str]) -> list[str]:
     return command
 
 
-def _note(store: Store, outcome: ItemOutcome, status: Status) -> None:
+def _record_end(store: Store, outcome: ItemOutcome, status: Status) -> None:
     from em_platform.catalog.record_files import mark
 
     error = None if status is Status.CANCELLED else ProcessingError(outcome.sentence)

@@ -36,7 +36,7 @@ from em_platform.operator.commands import (
 )
 from em_platform.operator.shared_board import SharedBoard
 from em_platform.processes.gate import AuthMiddleware, AuthSettings, secrets_of
-from em_platform.stitching.beside_frames import processed_path
+from em_platform.stitching.sidecar_files import processed_path
 
 log = logging.getLogger(__name__)
 

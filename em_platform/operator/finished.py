@@ -211,11 +211,13 @@ def _failures(url: str, runs: Sequence[Body]) -> tuple[list[str], list[str]]:
         answer = ask(url, _CHECKS, timeout_s=_TIMEOUT_S, id=run["runId"])
         found = answer["logsForRun"]
         for event in found.get("events", ()):
-            _note(event, errors, warnings)
+            _collect_failure(event, errors, warnings)
     return list(errors.values()), list(warnings.values())
 
 
-def _note(event: Body, errors: dict[str, str], warnings: dict[str, str]) -> None:
+def _collect_failure(
+    event: Body, errors: dict[str, str], warnings: dict[str, str]
+) -> None:
     kind = event["__typename"]
     if kind == "AssetCheckEvaluationEvent":
         check = event["evaluation"]

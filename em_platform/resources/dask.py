@@ -11,7 +11,7 @@ from pydantic import PrivateAttr
 from em_platform.config import DaskSettings
 from em_platform.errors import ComputeUnavailable
 from em_platform.resources.storage import Configuration
-from em_platform.stitching.compute import Map, dask_map, local_cluster, thread_map
+from em_platform.stitching.compute import Mapper, dask_map, local_cluster, thread_map
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -60,7 +60,7 @@ class DaskResource(dg.ConfigurableResource[Any]):
         client: Client = self._client
         return client
 
-    def map(self, size: int) -> Map:
+    def map(self, size: int) -> Mapper:
         """Does one act to many items, which have `size` pixels (or bytes) in all.
 
         Workers start with the first item: none where there is nothing to do.

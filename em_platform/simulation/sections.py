@@ -23,8 +23,8 @@ from em_platform.formats import encode_tiff
 from em_platform.model.truth import MontageTruth, TileTruth
 from em_platform.simulation.devices.sensor import Frame, Sensor
 from em_platform.simulation.specimen.classes import CLASSES
-from em_platform.stitching.beside_frames import TRUTH
-from em_platform.stitching.compute import Map, serial
+from em_platform.stitching.compute import Mapper, serial
+from em_platform.stitching.sidecar_files import TRUTH
 from em_platform.storage.guard import whole_folder
 
 KIND = "simulated section"
@@ -53,7 +53,7 @@ def simulate_sections(
     name: str = "sections",
     labels: bool = True,
     overwrite: bool = False,
-    run: Map = serial,
+    run: Mapper = serial,
 ) -> Iterator[MadeSection]:
     """Write each section as a folder of tiles with their list, labels and truth.
 
@@ -113,7 +113,7 @@ def _write_section(
     settings: AcquisitionSettings,
     *,
     labels: bool,
-    run: Map,
+    run: Mapper,
 ) -> None:
     imaging = _Imaging(own, key, section, settings, labels=labels)
     raster = [

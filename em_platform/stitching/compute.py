@@ -1,6 +1,6 @@
 """Where the work of a montage runs: here, in threads, or on Dask workers.
 
-A `Map` is like the built-in `map`: results come in the order of the items, one at a
+A `Mapper` is like the built-in `map`: results come in the order of the items, one at a
 time, and items are taken only as fast as the work goes, so that memory stays bounded.
 """
 
@@ -62,7 +62,7 @@ _KEPT_BYTES, _STEP_BYTES = 256 * 2**20, 64 * 2**20
 _PROMISED_BYTES = 32 * 2**20  # what mallopt(3) says that every glibc takes
 
 
-class Map(Protocol):
+class Mapper(Protocol):
     """Do `act` to each of `items`; results come in the order of the items."""
 
     def __call__(self, act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]: ...
@@ -73,8 +73,8 @@ def serial(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
     return map(act, items)
 
 
-def thread_map(workers: int) -> Map:
-    """A `Map` over threads of this process, for work that leaves Python's lock.
+def thread_map(workers: int) -> Mapper:
+    """A `Mapper` over threads of this process, for work that leaves Python's lock.
 
     At most `2 * workers` items are under way or wait to be taken.
     """
@@ -88,15 +88,15 @@ def thread_map(workers: int) -> Map:
     return run
 
 
-def local_map(workers: int) -> Map:
-    """A `Map` in this process: threads, or none for one worker."""
+def local_map(workers: int) -> Mapper:
+    """A `Mapper` in this process: threads, or none for one worker."""
     return serial if workers == 1 else thread_map(workers)
 
 
 def dask_map(
     client: "Client", *, in_flight: int | None = None, wait_s: float = 30.0
-) -> Map:
-    """A `Map` over the workers of a Dask client.
+) -> Mapper:
+    """A `Mapper` over the workers of a Dask client.
 
     At most `in_flight` items are on the scheduler (default: three a worker thread).
 
@@ -231,7 +231,7 @@ def _act_on_one_thread(act: Callable[[A], B], item: A) -> B:
 
 
 def use_one_thread_an_item() -> None:
-    """Set this process up for a `Map`: one core an item, freed memory used again."""
+    """Set this process up for a `Mapper`: one core an item, freed memory used again."""
     import cv2
 
     cv2.setNumThreads(1)  # its threads would compete with those of other items

@@ -20,7 +20,7 @@ from em_platform.imaging.correct import (
 )
 from em_platform.model import Size
 from em_platform.model.sentences import size_of
-from em_platform.stitching.beside_frames import REFERENCES
+from em_platform.stitching.sidecar_files import REFERENCES
 from em_platform.storage.layout import StorageOptions
 
 Kind = Literal["acquired", "estimated"]

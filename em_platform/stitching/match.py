@@ -22,7 +22,7 @@ from em_platform.imaging.register import (
 )
 from em_platform.model import LensModel, Montage, Shift, TileMatch
 from em_platform.model.sentences import apart
-from em_platform.stitching.compute import Map, serial
+from em_platform.stitching.compute import Mapper, serial
 from em_platform.stitching.neighbours import (
     Neighbours,
     Strip,
@@ -68,7 +68,7 @@ def match_pairs(
     settings: MatchSettings,
     lens: LensModel | None = None,
     existing: Mapping[tuple[str, str], TileMatch] | None = None,
-    run: Map = serial,
+    run: Mapper = serial,
 ) -> tuple[TileMatch, ...]:
     """The measured shift of every pair of neighbours, trusted or with its reason.
 

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from em_platform.errors import DataError, FormatError
 from em_platform.formats import is_folder, join_uri, list_folder, open_source
 from em_platform.model import Montage
-from em_platform.stitching.beside_frames import RECIPE, is_processed
 from em_platform.stitching.flat_field import decode_planes, encode_planes
 from em_platform.stitching.recipe import Recipe, TileRecipe, folder_of
+from em_platform.stitching.sidecar_files import RECIPE, is_processed
 from em_platform.stitching.tile_images import TileImages
 from em_platform.storage.layout import StorageOptions
 

@@ -27,7 +27,7 @@ from em_platform.model import (
 from em_platform.model.sentences import size_of
 from em_platform.ome_zarr import mosaic_attributes, preview, write_pyramid
 from em_platform.stitching import blend
-from em_platform.stitching.compute import Map, serial
+from em_platform.stitching.compute import Mapper, serial
 from em_platform.stitching.placed import (
     Layout,
     PlacedTile,
@@ -80,7 +80,7 @@ def render_mosaic(
     storage_options: StorageOptions | None = None,
     inputs: Iterable[str] = (),
     overwrite: bool = False,
-    run: Map = serial,
+    run: Mapper = serial,
 ) -> Mosaic:
     """The mosaic at `target`, an OME-Zarr 0.5 image with a pyramid.
 

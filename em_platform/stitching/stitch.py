@@ -16,7 +16,7 @@ from em_platform.model import (
     TileStats,
     review_of,
 )
-from em_platform.stitching.compute import Map, own_usage, serial
+from em_platform.stitching.compute import Mapper, own_usage, serial
 from em_platform.stitching.match import match_pairs
 from em_platform.stitching.quality import check_montage
 from em_platform.stitching.recipe import Recipe, choose_recipe
@@ -67,7 +67,7 @@ def stitch_montage(
     input_options: StorageOptions | None = None,
     inputs: Iterable[str] = (),
     overwrite: bool = False,
-    run: Map = serial,
+    run: Mapper = serial,
     progress: Progress | None = None,
 ) -> StitchResult:
     """Stitch a montage into an OME-Zarr mosaic at `target`.
@@ -161,18 +161,18 @@ def _checks_of(
 class _Steps:
     """Times each step and reports how far it is."""
 
-    run: Map
+    run: Mapper
     progress: Progress | None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Map]:
+    def step(self, name: str) -> Iterator[Mapper]:
         started = time.perf_counter()
         self._report(name, 0, 0)
         yield self._counted(name)
         self.seconds[name] = time.perf_counter() - started
 
-    def _counted(self, name: str) -> Map:
+    def _counted(self, name: str) -> Mapper:
         def counted(act: Callable[[A], B], items: Iterable[A], /) -> Iterator[B]:
             # All at once: the total is shown from the beginning.
             pieces = list(items)

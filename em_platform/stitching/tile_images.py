@@ -16,7 +16,7 @@ from em_platform.imaging.grey import to_grey
 from em_platform.imaging.tile import ProcessedTile, process_tile
 from em_platform.model import Box, Failure, Montage, Size, Tile, TileStats
 from em_platform.model.sentences import size_of
-from em_platform.stitching.compute import Map, serial
+from em_platform.stitching.compute import Mapper, serial
 from em_platform.storage.layout import StorageOptions
 
 if TYPE_CHECKING:
@@ -167,7 +167,9 @@ class Survey:
     failures: tuple[Failure, ...]
 
 
-def measure_tiles(montage: Montage, images: TileImages, *, run: Map = serial) -> Survey:
+def measure_tiles(
+    montage: Montage, images: TileImages, *, run: Mapper = serial
+) -> Survey:
     """Read every tile once; say what its pixels say, or why it cannot be used."""
     measure = partial(_measure_block, images=images)
     blocks = list(_blocks(montage.tiles, _BLOCK_TILES))

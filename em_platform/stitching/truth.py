@@ -20,8 +20,8 @@ from em_platform.model import (
 )
 from em_platform.model.sentences import apart
 from em_platform.model.truth import MontageTruth, TileTruth
-from em_platform.stitching.beside_frames import TRUTH, frame_stem
 from em_platform.stitching.recipe import folder_of
+from em_platform.stitching.sidecar_files import TRUTH, frame_stem
 from em_platform.storage.layout import StorageOptions
 
 log = logging.getLogger(__name__)

@@ -76,7 +76,7 @@ class Lease:
             if self._is_lost:
                 return
             try:
-                version = self._place.replace(self._version, _note(self._owner))
+                version = self._place.replace(self._version, _encoded(self._owner))
             except StorageError as error:
                 log.warning("%s", error)
                 self._is_lost = time.monotonic() - self._renewed > EXPIRY_S
@@ -185,11 +185,11 @@ def _acquired(place: LeasePlace, owner: Owner, *, url: str) -> str:
     """The version of the lease that we have now."""
     while True:
         # Between a look and the next step another process may take or release it.
-        version = place.create(_note(owner))
+        version = place.create(_encoded(owner))
         seen = None if version else place.read()
         if seen is not None:
             _refuse_if_held(place, seen, url=url)
-            version = place.replace(seen.version, _note(owner))
+            version = place.replace(seen.version, _encoded(owner))
         if version is not None:
             return version
 
@@ -266,7 +266,7 @@ class _Renewer:
 _renewer = _Renewer()
 
 
-def _note(owner: Owner) -> bytes:
+def _encoded(owner: Owner) -> bytes:
     return json.dumps(asdict(owner)).encode()
 
 

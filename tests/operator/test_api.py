@@ -14,7 +14,7 @@ from em_platform.formats.image import write_tiff
 from em_platform.messaging.broker import Broker
 from em_platform.messaging.bus import Bus
 from em_platform.operator.shared_board import SharedBoard
-from em_platform.stitching.beside_frames import processed_path
+from em_platform.stitching.sidecar_files import processed_path
 
 PENDING = {"montage_id": "m-0007", "status": "pending", "timestamp": 1}
 

@@ -29,7 +29,7 @@ from em_platform.model import (
     TilePart,
     UsedInstrument,
 )
-from em_platform.stitching.beside_frames import matches_path, processed_path
+from em_platform.stitching.sidecar_files import matches_path, processed_path
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from em_platform.acquisition.buffer.tables import FREED, SENT, MontageRow, TileR
 from em_platform.acquisition.frame_paths import checked_frame, tile_body_path
 from em_platform.config import BufferSettings
 from em_platform.errors import DataError, PlatformError
-from em_platform.stitching.beside_frames import live_paths
+from em_platform.stitching.sidecar_files import live_paths
 
 log = logging.getLogger(__name__)
 

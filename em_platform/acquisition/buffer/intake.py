@@ -81,7 +81,7 @@ class Intake:
         try:
             with self._journal.writing() as cursor:
                 for each in messages:
-                    self._note(cursor, each)
+                    self._record_message(cursor, each)
         except Exception as error:
             if is_own_fault(error):
                 raise
@@ -100,7 +100,7 @@ class Intake:
                 shortened(f"{type(error).__name__}: {error}"),
             )
 
-    def _note(self, cursor: sqlite3.Cursor, message: Message) -> None:
+    def _record_message(self, cursor: sqlite3.Cursor, message: Message) -> None:
         if message.topic in _DEVICES:
             self._devices[message.topic] = message.body
         elif message.body["montage_id"] == "":

@@ -186,11 +186,11 @@ class BufferService:
             while len(batch) < _COMMIT_AT_MOST and not self._waiting.empty():
                 batch.append(self._waiting.get())
             messages = [each for each in batch if each is not None]
-            self._note(messages)
+            self._record_messages(messages)
             if None in batch:
                 return
 
-    def _note(self, messages: list[Message]) -> None:
+    def _record_messages(self, messages: list[Message]) -> None:
         """Write all, however long the journal cannot be written."""
         while messages:
             try:

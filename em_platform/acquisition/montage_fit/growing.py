@@ -14,8 +14,8 @@ from em_platform.acquisition.frame_paths import retry_of
 from em_platform.acquisition.raster import OFF_RASTER, image_position
 from em_platform.messaging.topics import Body, inverted_focus
 from em_platform.model import Montage, Shift, Size, Tile, TileMatch
-from em_platform.stitching.beside_frames import processed_path
 from em_platform.stitching.match import shift_of
+from em_platform.stitching.sidecar_files import processed_path
 
 Cell = tuple[int, int]
 Kept: TypeAlias = dict[str, Any]

@@ -130,9 +130,9 @@ class Journal:
     def add(self, tiles: Iterable[JournaledTile]) -> int:
         """Add tiles, in their order, in one commit; how many were new."""
         with self._file.writing() as cursor:
-            return sum(self._note(cursor, tile) for tile in tiles)
+            return sum(self._record_tile(cursor, tile) for tile in tiles)
 
-    def take(self) -> Job | None:
+    def claim_next(self) -> Job | None:
         """The next step to do, which is now this process's; None where none waits.
 
         What can be matched comes before what is to be processed, so that a tile's
@@ -261,7 +261,7 @@ class Journal:
         )
         return {str(row["key"]): str(row["failure"]) for row in rows}
 
-    def _note(self, cursor: sqlite3.Cursor, tile: JournaledTile) -> int:
+    def _record_tile(self, cursor: sqlite3.Cursor, tile: JournaledTile) -> int:
         row, column = tile.place
         values = {
             "key": tile.key,

@@ -13,7 +13,7 @@ import psutil
 from em_platform.acquisition.frame_paths import acquisition_of
 from em_platform.messaging.topics import Body
 from em_platform.model import Box, Json, Size
-from em_platform.stitching.beside_frames import processed_path
+from em_platform.stitching.sidecar_files import processed_path
 
 Step = Literal["process", "match"]
 

@@ -29,7 +29,7 @@ from em_platform.acquisition.roi import rotation_rad
 from em_platform.config import Settings
 from em_platform.errors import PlatformError, StorageError, is_own_fault
 from em_platform.messaging.bus import Bus
-from em_platform.stitching.beside_frames import PROCESSED
+from em_platform.stitching.sidecar_files import PROCESSED
 from em_platform.storage.atomic import remove_leftovers
 from em_platform.storage.own_faults import OwnFaults
 
@@ -158,7 +158,7 @@ class PipelineService:
                 if self._failing:
                     self._journal.give_back(pause_s=self._pause_s)
                 self._journal_received()
-                job = self._journal.take()
+                job = self._journal.claim_next()
                 if job is None:
                     self._wake.wait(_IDLE_S)
                 else:

@@ -103,7 +103,7 @@ class TileWorker:
             return
         # Noted after it is published: a kill in between sends twice, never not at all.
         if self._publish(tile, results(tile, done, self._pipeline)):
-            self._note(lambda: self._journal.processed(tile, shape=done.shape))
+            self._record_step(lambda: self._journal.processed(tile, shape=done.shape))
 
     def _processed(self, tile: JournaledTile) -> ProcessedFrame:
         done = process_frame(tile, self._recipes)
@@ -146,7 +146,7 @@ class TileWorker:
             ("tile.matches", fields | {"matches": matches}),
         ]
         if self._publish(tile, messages):
-            self._note(lambda: self._journal.done(tile))
+            self._record_step(lambda: self._journal.done(tile))
 
     def _keep(self, tile: JournaledTile, measured: Sequence[MeasuredPair]) -> None:
         """Put the matches beside the frame, for all that would measure the same."""
@@ -198,7 +198,7 @@ class TileWorker:
             else:
                 return True
 
-    def _note(self, note: Callable[[], bool]) -> None:
+    def _record_step(self, note: Callable[[], bool]) -> None:
         """Note what is published, however long the journal is locked.
 
         Else the whole step would be done, and published, once more.

@@ -17,7 +17,7 @@ from em_platform.acquisition.recorder.events import COMPLETE, RAW, Message
 from em_platform.errors import StorageError, is_own_fault
 from em_platform.messaging.bus import Bus
 from em_platform.messaging.topics import Body, read_body, reason
-from em_platform.stitching.beside_frames import RECIPE, TRUTH
+from em_platform.stitching.sidecar_files import RECIPE, TRUTH
 from em_platform.storage.own_faults import OwnFaults
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from em_platform.cryoem.alignment_files import (
     write_angles,
 )
 from em_platform.cryoem.programs import aretomo, imod
+from em_platform.cryoem.programs.arguments import Parameters
 from em_platform.cryoem.programs.run import Ran, log_place, run_program, scratch
-from em_platform.cryoem.programs.words import Parameters
 from em_platform.cryoem.tilt_files import (
     AlignedSeries,
     AlignedTilt,

@@ -6,7 +6,7 @@ Their `.aln` is read by `em_platform.cryoem.alignment_files`.
 from dataclasses import dataclass
 from pathlib import Path
 
-from em_platform.cryoem.programs.words import Fields, flagged
+from em_platform.cryoem.programs.arguments import Fields, flagged
 
 _ARETOMO3 = {
     "vol_z": "-VolZ",

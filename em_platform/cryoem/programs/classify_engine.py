@@ -18,8 +18,8 @@ from em_platform.cryoem.methods.particle_star import (
     star_of,
 )
 from em_platform.cryoem.methods.star_text import word
+from em_platform.cryoem.programs.arguments import Fields, Parameters, flagged
 from em_platform.cryoem.programs.run import run_program, scratch
-from em_platform.cryoem.programs.words import Fields, Parameters, flagged
 from em_platform.cryoem.stage import ResultFields
 from em_platform.errors import FormatError
 from em_platform.storage import atomic

@@ -6,6 +6,7 @@ import PIL.Image
 
 from em_platform.cryoem.methods.pictures import encoded, stretched
 from em_platform.cryoem.movies import read_image
+from em_platform.cryoem.programs.arguments import Parameters
 from em_platform.cryoem.programs.ctffind import (
     PROGRAMS,
     ctffind_answers,
@@ -13,7 +14,6 @@ from em_platform.cryoem.programs.ctffind import (
     ice_ring_density,
 )
 from em_platform.cryoem.programs.run import run_program
-from em_platform.cryoem.programs.words import Parameters
 from em_platform.cryoem.stage import ResultFields
 from em_platform.storage import atomic
 

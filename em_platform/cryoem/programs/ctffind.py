@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from em_platform.cryoem.programs.words import Fields
+from em_platform.cryoem.programs.arguments import Fields
 from em_platform.errors import FormatError
 
 PROGRAMS = {4: "ctffind", 5: "ctffind5"}

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from em_platform.cryoem.movies import open_movie
+from em_platform.cryoem.programs.arguments import Parameters
 from em_platform.cryoem.programs.others import topaz_denoise_command
 from em_platform.cryoem.programs.run import run_program, scratch
-from em_platform.cryoem.programs.words import Parameters
 from em_platform.errors import ToolFailed
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from em_platform.cryoem.programs.words import Fields, flagged
+from em_platform.cryoem.programs.arguments import Fields, flagged
 from em_platform.errors import FormatError
 
 Shifts = list[tuple[float, float]]

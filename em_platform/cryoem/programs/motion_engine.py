@@ -9,9 +9,9 @@ from em_platform.cryoem import motion_files
 from em_platform.cryoem.methods.motion import Motion
 from em_platform.cryoem.movies import is_eer, open_movie
 from em_platform.cryoem.programs import motion
+from em_platform.cryoem.programs.arguments import Fields, Parameters
 from em_platform.cryoem.programs.engine import refuse
 from em_platform.cryoem.programs.run import Ran, check_written, run_program, scratch
-from em_platform.cryoem.programs.words import Fields, Parameters
 from em_platform.cryoem.stage import ResultFields
 
 # RELION's MPI asks for a fabric that few machines have.

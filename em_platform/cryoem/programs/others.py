@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from em_platform.cryoem.programs.words import Fields, flagged
+from em_platform.cryoem.programs.arguments import Fields, flagged
 from em_platform.errors import FormatError
 from em_platform.model import JsonObject
 

@@ -8,9 +8,9 @@ import numpy as np
 from em_platform.cryoem.methods.coordinates import read_points, read_scores, read_sizes
 from em_platform.cryoem.methods.pick_log import Picks
 from em_platform.cryoem.programs import others
+from em_platform.cryoem.programs.arguments import Parameters
 from em_platform.cryoem.programs.engine import refuse
 from em_platform.cryoem.programs.run import Ran, check_written, run_program, scratch
-from em_platform.cryoem.programs.words import Parameters
 from em_platform.errors import ConfigError, FormatError
 
 _CRYOLO_THRESHOLD, _TOPAZ_THRESHOLD = 0.3, -6.0

@@ -21,8 +21,8 @@ from em_platform.cryoem.alignment_files import (
 )
 from em_platform.cryoem.movies import Movie, is_packed, open_movie
 from em_platform.cryoem.programs import aretomo, imod
+from em_platform.cryoem.programs.arguments import Parameters
 from em_platform.cryoem.programs.run import Ran, run_program, scratch
-from em_platform.cryoem.programs.words import Parameters
 from em_platform.cryoem.stage import ResultFields, report_progress
 from em_platform.cryoem.tomogram_file import (
     make_room,

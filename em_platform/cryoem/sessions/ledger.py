@@ -117,7 +117,7 @@ class SessionLedger:
             for path, status in found:
                 if not mdocs.is_stack(PurePath(path)):
                     here = known.get(path)
-                    self._note(connection, here, path, status, now, settle_s)
+                    self._record_file(connection, here, path, status, now, settle_s)
             for session in self._sessions(connection):
                 last = select(func.max(FILES.c.since)).where(FILES.c.session == session)
                 since = float(connection.execute(last).scalar() or 0)
@@ -173,7 +173,7 @@ class SessionLedger:
         with self._engine.begin() as connection:
             return self._mdoc(connection, session, series)[0]
 
-    def _note(
+    def _record_file(
         self,
         connection: Connection,
         known: Any,

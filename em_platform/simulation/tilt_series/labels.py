@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from em_platform.config.ingest import OutputSettings
 from em_platform.model.volume import VolumeInfo
 from em_platform.ome_zarr import write_volume
-from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap, Sample
 from em_platform.simulation.tilt_series.plan import FIDUCIAL, Plan
 from em_platform.storage.manifest import Product
 
@@ -55,7 +55,7 @@ def label_volume(plan: Plan, sample: Sample) -> NDArray[Any]:
     return found
 
 
-def _body(kept: Map, voxel_nm: float) -> NDArray[np.bool_]:
+def _body(kept: DensityMap, voxel_nm: float) -> NDArray[np.bool_]:
     """Where the particle is, in voxels of its map: without gaps between its atoms."""
     sigma = max(voxel_nm / 4, _LEAST_BLUR_NM) / kept.voxel_nm
     smooth = gaussian_filter(np.asarray(kept.potential_v, np.float32), sigma)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap, Sample
 from em_platform.simulation.tilt_series.geometry import Tilt, rotation
 from em_platform.simulation.tilt_series.image import Particle, StrongLayer, WeakLayer
 from em_platform.simulation.tilt_series.optics import (
@@ -36,7 +36,7 @@ class Scene:
 
     particles: tuple[Particle, ...]
     templates: tuple[Template, ...]
-    density: Map | None = None
+    density: DensityMap | None = None
 
 
 def scene_of(sample: Sample, *, pixel_nm: float) -> Scene:
@@ -158,7 +158,9 @@ def _seen_by(view: View, seen: _Seen) -> dict[str, Any]:
     }
 
 
-def _dense(density: Map, view: View) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _dense(
+    density: DensityMap, view: View
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
     return density_layers(
         density,
         view.to_detector,

@@ -10,7 +10,7 @@ import numpy as np
 
 from em_platform.errors import ConfigError
 from em_platform.simulation.tilt_series.assemblers import assembler_of
-from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap, Sample
 from em_platform.simulation.tilt_series.assemblers.place import scattered
 from em_platform.simulation.tilt_series.image import Particle
 from em_platform.simulation.tilt_series.particles import ICE_V, library_potential
@@ -26,7 +26,7 @@ SampleOf = Callable[[int], Sample]
 """The sample of a stack, by the stack's number."""
 
 
-def particle_maps(plan: Plan, *, library: Path) -> tuple[Map, ...]:
+def particle_maps(plan: Plan, *, library: Path) -> tuple[DensityMap, ...]:
     """The maps of the plan's files, in their order, kept in `library`.
 
     Raises
@@ -42,7 +42,7 @@ def particle_maps(plan: Plan, *, library: Path) -> tuple[Map, ...]:
         volume, voxel_nm = library_potential(
             kind, pixel_nm=plan.pixel_nm, folder=library
         )
-        found = Map(name=kind.name, potential_v=volume, voxel_nm=voxel_nm)
+        found = DensityMap(name=kind.name, potential_v=volume, voxel_nm=voxel_nm)
         _check_size(plan, found)
         maps.append(found)
     return tuple(maps)
@@ -75,7 +75,7 @@ def assembling(plan: Plan, *, library: Path) -> Iterator[SampleOf]:
             assembler.close()
 
 
-def _check_size(plan: Plan, found: Map) -> None:
+def _check_size(plan: Plan, found: DensityMap) -> None:
     diameter_nm = 2 * found.radius_nm
     camera = plan.camera
     field_nm = min(camera.height_px, camera.width_px) * plan.pixel_nm
@@ -97,7 +97,7 @@ def _check_size(plan: Plan, found: Map) -> None:
         )
 
 
-def _with_beads(plan: Plan, stack: int, sample: Sample, *, bead: Map) -> Sample:
+def _with_beads(plan: Plan, stack: int, sample: Sample, *, bead: DensityMap) -> Sample:
     if not plan.beads.count:
         return sample
     camera = plan.camera
@@ -125,7 +125,7 @@ def _with_beads(plan: Plan, stack: int, sample: Sample, *, bead: Map) -> Sample:
     )
 
 
-def _bead(plan: Plan) -> Map:
+def _bead(plan: Plan) -> DensityMap:
     """A ball of gold, its voxels at the border filled in part."""
     voxel_nm = plan.pixel_nm / 2
     radius = plan.beads.diameter_nm / 2 / voxel_nm
@@ -133,7 +133,7 @@ def _bead(plan: Plan) -> Map:
     z, y, x = np.ogrid[-half:half, -half:half, -half:half]
     away = np.sqrt(z**2 + y**2 + x**2)
     share = np.clip(radius - away + 0.5, 0, 1)
-    return Map(
+    return DensityMap(
         name=FIDUCIAL,
         potential_v=((_GOLD_V - ICE_V) * share).astype(np.float32),
         voxel_nm=voxel_nm,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from em_platform.errors import FormatError
-from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap, Sample
 from em_platform.simulation.tilt_series.image import Particle
 
 _DENSITY = "density"
@@ -62,7 +62,7 @@ def decode_sample(content: bytes, *, source: str) -> Sample:
 def _sample(archive: Any) -> Sample:
     words = json.loads(str(archive["words"]))
     maps = tuple(
-        Map(name=name, potential_v=archive[f"map_{number}"], voxel_nm=voxel_nm)
+        DensityMap(name=name, potential_v=archive[f"map_{number}"], voxel_nm=voxel_nm)
         for number, (name, voxel_nm) in enumerate(
             zip(words["names"], words["voxels_nm"], strict=True)
         )

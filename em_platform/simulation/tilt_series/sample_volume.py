@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, gaussian_filter
 
-from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap, Sample
 
 _BLUR = 0.5  # of a voxel, sigma: finer detail would come back as coarse
 
@@ -27,9 +27,9 @@ def sample_volume(
     return found
 
 
-def _smooth(kept: Map, voxel_nm: float) -> Map:
+def _smooth(kept: DensityMap, voxel_nm: float) -> DensityMap:
     sigma = _BLUR * voxel_nm / kept.voxel_nm
-    return Map(
+    return DensityMap(
         name=kept.name,
         potential_v=gaussian_filter(np.asarray(kept.potential_v, np.float32), sigma),
         voxel_nm=kept.voxel_nm,
@@ -38,7 +38,7 @@ def _smooth(kept: Map, voxel_nm: float) -> Map:
 
 def _add(
     volume: NDArray[np.float32],
-    kept: Map,
+    kept: DensityMap,
     rotation: NDArray[np.float64],
     position_nm: tuple[float, float, float],
     voxel_nm: float,

@@ -18,7 +18,7 @@ from em_platform.model import Check, Model
 from em_platform.model.dataset import CoreMetadata, DagsterProvenance, DatasetRecord
 from em_platform.model.volume import WrittenVolume
 from em_platform.ome_zarr import convert
-from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap, Sample
 from em_platform.simulation.tilt_series.backends.backend import Backend
 from em_platform.simulation.tilt_series.data_set import LIBRARY
 from em_platform.simulation.tilt_series.exports import EXPORTED, EXPORTS, export
@@ -82,7 +82,7 @@ def take_plan(name: str, plans: Path, store: Store) -> PlannedStack:
     return planned
 
 
-def take_library(name: str, folder: Path, store: Store) -> tuple[Map, ...]:
+def take_library(name: str, folder: Path, store: Store) -> tuple[DensityMap, ...]:
     """The maps of the plan's particles, made once for all stacks that have them."""
     planned = kept_plan(name, store)
     claim_folder(str(folder), SOURCE)

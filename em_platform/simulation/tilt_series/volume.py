@@ -13,7 +13,7 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
-from em_platform.simulation.tilt_series.assemblers.assembler import Map
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap
 from em_platform.simulation.tilt_series.optics import frequencies
 
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -22,7 +22,7 @@ _AT_A_TIME = 8  # layers in memory; one pass over the voxels makes as many
 
 
 def density_layers(
-    density: Map,
+    density: DensityMap,
     to_detector: NDArray[np.float64],
     *,
     shift_nm: tuple[float, float],
@@ -63,7 +63,7 @@ def density_layers(
             yield start + number, np.asarray(field, np.float32)
 
 
-def with_fine_voxels(density: Map, *, pixel_nm: float) -> Map:
+def with_fine_voxels(density: DensityMap, *, pixel_nm: float) -> DensityMap:
     """The same density with voxels that are no larger than a pixel."""
     cuts = int(np.ceil(density.voxel_nm / pixel_nm - 1e-6))
     if cuts <= 1:
@@ -79,7 +79,9 @@ def with_fine_voxels(density: Map, *, pixel_nm: float) -> Map:
         order=3,
         output=np.float32,
     )
-    return Map(name=density.name, potential_v=fine, voxel_nm=density.voxel_nm / cuts)
+    return DensityMap(
+        name=density.name, potential_v=fine, voxel_nm=density.voxel_nm / cuts
+    )
 
 
 @_jit

@@ -14,7 +14,7 @@ from em_platform.errors import ConfigError, FormatError
 from em_platform.formats import SUFFIXES, local_path
 from em_platform.model import Failure
 from em_platform.model.sentences import counted
-from em_platform.stitching.beside_frames import REFERENCES, frame_stem, is_processed
+from em_platform.stitching.sidecar_files import REFERENCES, frame_stem, is_processed
 from em_platform.stitching.tile_list import (
     InputOptions,
     ListedTile,

@@ -58,7 +58,7 @@ def work(path: Path, out: Path) -> None:
     did = []
     idle = 0
     while idle < 20:
-        job = journal.take()
+        job = journal.claim_next()
         if job is None:
             idle += 1
             time.sleep(0.005)
@@ -70,7 +70,7 @@ def work(path: Path, out: Path) -> None:
 
 
 def take_and_die(path: Path) -> None:
-    Journal(path).take()
+    Journal(path).claim_next()
 
 
 def start(target: Any, *arguments: Any) -> Any:
@@ -101,21 +101,21 @@ def test_a_tile_noted_twice_by_two_processes_is_one(tmp_path: Path) -> None:
     assert one.add([tile(0, 0), tile(0, 1)]) == 2
     assert other.add([tile(0, 0), tile(0, 1), tile(0, 2)]) == 1
     for _ in range(2):
-        assert one.take() is not None
-    assert other.take().tile.place == (0, 2)  # type: ignore[union-attr]
-    assert one.take() is None
+        assert one.claim_next() is not None
+    assert other.claim_next().tile.place == (0, 2)  # type: ignore[union-attr]
+    assert one.claim_next() is None
 
 
 def test_what_is_done_is_not_done_again_when_it_is_heard_again(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
     journal.add([tile(0, 0)])
-    while (job := journal.take()) is not None:
+    while (job := journal.claim_next()) is not None:
         finish(journal, job)
     assert journal.add([tile(0, 0)]) == 0
     journal.close()
     again = Journal(tmp_path / "j", worker="after the restart")
     assert again.add([tile(0, 0)]) == 0
-    assert again.take() is None
+    assert again.claim_next() is None
 
 
 def test_frames_of_no_montage_may_repeat_their_id() -> None:
@@ -131,11 +131,11 @@ def test_a_frame_of_no_montage_is_done_when_it_is_processed(tmp_path: Path) -> N
     journal = Journal(tmp_path / "j")
     journal.add([tile(0, 0, montage_id=""), tile(0, 1, montage_id="")])
     for _ in range(2):
-        job = journal.take()
+        job = journal.claim_next()
         assert job is not None
         assert job.step == "process"
         finish(journal, job)
-    assert journal.take() is None
+    assert journal.claim_next() is None
     journal.prune_previews(older_than_s=0.0)
     assert journal.counts() == {}
 
@@ -158,7 +158,7 @@ def test_neighbours_are_those_imaged_before_in_a_serpentine(
     journal = Journal(tmp_path / "j")
     journal.add(serpentine(3, 3))
     found = {}
-    while (job := journal.take()) is not None:
+    while (job := journal.claim_next()) is not None:
         if job.step == "match":
             found[job.tile.place] = job.neighbours
         finish(journal, job)
@@ -170,7 +170,7 @@ def test_other_acquisitions_are_no_neighbours(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
     journal.add([tile(0, 0, acquisition="a"), tile(0, 1, acquisition="b")])
     for _ in range(4):
-        job = journal.take()
+        job = journal.claim_next()
         assert job is not None
         assert job.neighbours == ()
         finish(journal, job)
@@ -182,29 +182,29 @@ def test_a_tile_waits_for_its_earlier_neighbours_whoever_has_them(
     slow = Journal(tmp_path / "j", worker="slow")
     fast = Journal(tmp_path / "j", worker="fast")
     slow.add([tile(0, 0), tile(0, 1), tile(0, 2)])
-    first = slow.take()
+    first = slow.claim_next()
     assert first is not None
     for _ in range(2):
-        job = fast.take()
+        job = fast.claim_next()
         assert job is not None
         finish(fast, job)
     # (0, 2) has only (0, 1) before it and is ready; (0, 1) waits for (0, 0).
-    ready = fast.take()
+    ready = fast.claim_next()
     assert ready is not None
     assert (ready.step, ready.tile.place) == ("match", (0, 2))
-    assert fast.take() is None
+    assert fast.claim_next() is None
     finish(slow, first)
-    assert {fast.take().tile.place, slow.take().tile.place} == {(0, 0), (0, 1)}  # type: ignore[union-attr]
+    assert {fast.claim_next().tile.place, slow.take().tile.place} == {(0, 0), (0, 1)}  # type: ignore[union-attr]
 
 
 def test_a_neighbour_that_cannot_be_read_holds_nothing_up(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
     journal.add([tile(0, 0), tile(0, 1)])
-    bad = journal.take()
+    bad = journal.claim_next()
     assert bad is not None
     journal.processed(bad.tile, shape=None, failure="a_000_000.tiff: cut short")
     steps = []
-    while (job := journal.take()) is not None:
+    while (job := journal.claim_next()) is not None:
         steps.append((job.step, job.tile.place, [n.failure for n in job.neighbours]))
         finish(journal, job)
     assert steps == [
@@ -219,12 +219,12 @@ def test_a_lease_that_is_over_gives_the_tile_to_another(tmp_path: Path) -> None:
     hanging = Journal(tmp_path / "j", worker="hanging", lease_s=0.05)
     other = Journal(tmp_path / "j", worker="other", lease_s=60)
     hanging.add([tile(0, 0)])
-    taken = hanging.take()
+    taken = hanging.claim_next()
     assert taken is not None
-    assert other.take() is None
+    assert other.claim_next() is None
     time.sleep(0.1)
     assert other.free() == 1
-    again = other.take()
+    again = other.claim_next()
     assert again is not None
     assert again.tile.key == taken.tile.key
     assert not hanging.renew(taken.tile)
@@ -236,7 +236,7 @@ def test_a_renewed_lease_is_held(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", worker="w", lease_s=0.05)
     other = Journal(tmp_path / "j", worker="o", lease_s=60)
     journal.add([tile(0, 0)])
-    job = journal.take()
+    job = journal.claim_next()
     assert job is not None
     time.sleep(0.1)
     patient = Journal(tmp_path / "j", worker="w", lease_s=60)
@@ -252,7 +252,7 @@ def test_the_tile_of_a_process_that_ended_is_free_at_once(tmp_path: Path) -> Non
     process.join(60)
     assert journal.counts() == {"taken": 1, "waiting": 1}
     assert journal.free() == 1
-    job = journal.take()
+    job = journal.claim_next()
     assert job is not None
     assert (job.tile.place, job.tile.attempts) == ((0, 0), 1)
 
@@ -260,7 +260,7 @@ def test_the_tile_of_a_process_that_ended_is_free_at_once(tmp_path: Path) -> Non
 def test_a_living_process_keeps_its_tile(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", lease_s=3600)
     journal.add([tile(0, 0)])
-    journal.take()
+    journal.claim_next()
     assert Journal(tmp_path / "j", worker="other", lease_s=3600).free() == 0
 
 
@@ -268,12 +268,12 @@ def test_what_is_given_back_was_no_attempt(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
     journal.add([tile(0, 0)])
     for _ in range(MOST_ATTEMPTS + 2):
-        job = journal.take()
+        job = journal.claim_next()
         assert job is not None
         assert job.tile.attempts == 0
         assert journal.give_back() == 1
     for attempt in range(3):
-        job = journal.take()
+        job = journal.claim_next()
         assert job is not None
         assert job.tile.attempts == attempt
         journal.give_back(was_tried=True)
@@ -282,11 +282,11 @@ def test_what_is_given_back_was_no_attempt(tmp_path: Path) -> None:
 def test_what_is_pruned_is_not_done_again(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
     journal.add([tile(0, 0), tile(0, 0, acquisition="b")])
-    first = journal.take()
+    first = journal.claim_next()
     assert first is not None
     finish(journal, first)
     assert journal.idle(for_s=0.0) == []
-    while (job := journal.take()) is not None:
+    while (job := journal.claim_next()) is not None:
         finish(journal, job)
     time.sleep(0.01)
     assert sorted(journal.idle(for_s=0.0)) == [("a", "m"), ("b", "m")]

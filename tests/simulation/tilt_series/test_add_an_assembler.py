@@ -11,7 +11,7 @@ import yaml
 
 from em_platform.errors import ConfigError
 from em_platform.simulation.tilt_series.assemblers import assembler_of
-from em_platform.simulation.tilt_series.assemblers.assembler import Map
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap
 from em_platform.simulation.tilt_series.plan import Plan
 
 
@@ -44,7 +44,7 @@ def installed(
 
 
 def test_the_assembler_of_the_page_makes_a_crystal(installed: Plan) -> None:
-    grid = Map(
+    grid = DensityMap(
         name="apoferritin", potential_v=np.ones((8, 8, 8), np.float32), voxel_nm=1
     )
     made = assembler_of("lattice")(installed, (grid,), Path())

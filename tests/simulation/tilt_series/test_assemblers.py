@@ -9,7 +9,7 @@ import pytest
 
 from em_platform.errors import ConfigError
 from em_platform.simulation.tilt_series.assemblers import KINDS, assembler_of
-from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap, Sample
 from em_platform.simulation.tilt_series.assemblers.basic import rotation_of
 from em_platform.simulation.tilt_series.assemblers.parts import (
     Move,
@@ -24,11 +24,13 @@ from em_platform.simulation.tilt_series.plan import Assembly, Plan
 FOUR_PLACES = [[-30.5, 0.25, 3], [30, 10, -3], [0, -40, 0], [0, 40, 0]]
 
 
-def ball(radius_nm: float, name: str, voxel_nm: float = 1.0) -> Map:
+def ball(radius_nm: float, name: str, voxel_nm: float = 1.0) -> DensityMap:
     half = int(np.ceil(radius_nm / voxel_nm)) + 2
     z, y, x = np.ogrid[-half : half + 1, -half : half + 1, -half : half + 1]
     inside = (z**2 + y**2 + x**2) * voxel_nm**2 <= radius_nm**2
-    return Map(name=name, potential_v=inside.astype(np.float32), voxel_nm=voxel_nm)
+    return DensityMap(
+        name=name, potential_v=inside.astype(np.float32), voxel_nm=voxel_nm
+    )
 
 
 MAPS = (ball(4, "membrane"), ball(3, "barrel"), ball(2, "rod"))
@@ -290,7 +292,9 @@ def test_secretion_systems_differ_and_their_facts_say_how() -> None:
 
 
 def test_steps_of_a_part_are_done_one_after_another() -> None:
-    rod = Map(name="rod", potential_v=np.zeros((9, 9, 21), np.float32), voxel_nm=0.5)
+    rod = DensityMap(
+        name="rod", potential_v=np.zeros((9, 9, 21), np.float32), voxel_nm=0.5
+    )
     rod.potential_v[4, 4, 18] = 8.0  # 4 nm along x
     grid = ball(12, "grid")
     steps = (Turn(axis="z", degrees=90), Move(by_nm=(2, 1, -3)))

@@ -12,7 +12,7 @@ import pytest
 from em_platform.config.simulators import ChimeraSettings
 from em_platform.errors import ConfigError, ToolFailed, ToolMissing
 from em_platform.simulation.tilt_series.assemblers import assembler_of
-from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap, Sample
 from em_platform.simulation.tilt_series.assemblers.chimera import (
     Batch,
     ChimeraPool,
@@ -37,7 +37,7 @@ from em_platform.standins.faults import Fault, Faults
 FLAVOURS: tuple[Flavour, ...] = ("chimera", "chimerax")
 
 
-def blob(name: str, side: int, seed: int) -> Map:
+def blob(name: str, side: int, seed: int) -> DensityMap:
     """A smooth map without any symmetry."""
     rng = np.random.default_rng(seed)
     place = np.indices((side,) * 3) - side // 2
@@ -45,7 +45,7 @@ def blob(name: str, side: int, seed: int) -> Map:
     for _ in range(3):
         centre = rng.uniform(-2, 2, 3)[:, None, None, None]
         found += np.exp(-((place - centre) ** 2).sum(axis=0) / rng.uniform(3, 6))
-    return Map(name=name, potential_v=found.astype(np.float32), voxel_nm=0.5)
+    return DensityMap(name=name, potential_v=found.astype(np.float32), voxel_nm=0.5)
 
 
 MEMBRANE, BARREL, ROD = (

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
-from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap, Sample
 from em_platform.simulation.tilt_series.detector import Detector, counted, recorded
 from em_platform.simulation.tilt_series.detector import transfer as mtf
 from em_platform.simulation.tilt_series.geometry import (
@@ -83,7 +83,7 @@ def particle(
             "zxz", (turn, 2 * turn, 3), degrees=True
         ).as_matrix(),
     )
-    kept = Map(name="blob", potential_v=scale * blobs(), voxel_nm=1.0)
+    kept = DensityMap(name="blob", potential_v=scale * blobs(), voxel_nm=1.0)
     return Sample(maps=(kept,), particles=(pose,))
 
 
@@ -181,7 +181,9 @@ def test_a_density_and_a_particle_of_the_same_map_look_the_same(
 ) -> None:
     """Both renderers: central sections, and voxels spread over pixels."""
     as_density = Sample(
-        maps=(), particles=(), density=Map(name="d", potential_v=blobs(), voxel_nm=1.0)
+        maps=(),
+        particles=(),
+        density=DensityMap(name="d", potential_v=blobs(), voxel_nm=1.0),
     )
     still = particle()
     still = Sample(
@@ -195,7 +197,7 @@ def test_a_density_and_a_particle_of_the_same_map_look_the_same(
 
 def test_a_density_and_particles_are_imaged_together_in_the_order_of_the_beam() -> None:
     one = particle(at=(-8, 0, 60), turn=33)
-    density = Map(name="d", potential_v=blobs(), voxel_nm=1.0)
+    density = DensityMap(name="d", potential_v=blobs(), voxel_nm=1.0)
     both = Sample(maps=one.maps, particles=one.particles, density=density)
     tilt = tilt_of(10)
     alone = Sample(maps=(), particles=(), density=density)

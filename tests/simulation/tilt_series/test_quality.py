@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from em_platform.errors import ConfigError, FormatError
-from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap, Sample
 from em_platform.simulation.tilt_series.backends import backend_of
 from em_platform.simulation.tilt_series.image import Particle
 from em_platform.simulation.tilt_series.plan import Plan
@@ -40,7 +40,7 @@ def sample() -> Sample:
     blob = 6 * np.exp(-(z**2 + y**2 + x**2) / 30).astype(np.float32)
     places = ((-30.0, 10.0, 5.0), (25.0, -20.0, -8.0), (3.0, 40.0, 12.0))
     return Sample(
-        maps=(Map(name="blob", potential_v=blob, voxel_nm=1.0),),
+        maps=(DensityMap(name="blob", potential_v=blob, voxel_nm=1.0),),
         particles=tuple(
             Particle(template=0, position_nm=place, rotation=np.eye(3))
             for place in places

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from em_platform.errors import ConfigError, FormatError, ToolFailed, ToolMissing
-from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap, Sample
 from em_platform.simulation.tilt_series.backends import backend_of
 from em_platform.simulation.tilt_series.backends.embedded import Embedded
 from em_platform.simulation.tilt_series.backends.tem_simulator import (
@@ -274,7 +274,7 @@ def test_the_real_program_sees_what_ours_sees(
 def test_the_real_program_gives_the_same_bytes_again(
     real: str, plan: Plan, sample: Sample, tmp_path: Path
 ) -> None:
-    assert isinstance(sample.maps[0], Map)
+    assert isinstance(sample.maps[0], DensityMap)
     tilts = tilts_of(plan, 0)[:2]
     one, two = (
         [

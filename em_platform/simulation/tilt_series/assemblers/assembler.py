@@ -20,7 +20,7 @@ Options = TypeVar("Options", bound=Model)
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: they leave no room for what is kept
-class Map:
+class DensityMap:
     """A potential above that of ice, V `(z, y, x)`, by the name of its particle."""
 
     name: str
@@ -39,7 +39,7 @@ class Map:
 class Sample:
     """What lies in the ice of one tilt series."""
 
-    maps: tuple[Map, ...]
+    maps: tuple[DensityMap, ...]
     particles: tuple[Particle, ...]
     facts: Mapping[str, object] = field(default_factory=dict)
     """What only this assembler knows of its sample, for the truth file: plain JSON.
@@ -48,7 +48,7 @@ class Sample:
     `orientations` (ZXZ, degrees) as they are recorded, with their errors, and its
     `custom_data`.
     """
-    density: Map | None = None
+    density: DensityMap | None = None
     """What is no particle, such as a membrane: a map whose voxel `n // 2` lies in the
     middle of the ice, and is not turned."""
 
@@ -60,7 +60,9 @@ class Assembler(Protocol):
     folder that is its own.
     """
 
-    def __init__(self, plan: Plan, maps: tuple[Map, ...], temp_dir: Path) -> None: ...
+    def __init__(
+        self, plan: Plan, maps: tuple[DensityMap, ...], temp_dir: Path
+    ) -> None: ...
 
     def set_up_tiltseries(self, stack: int) -> Sample:
         """The sample of a stack; the same for the same plan and number."""
@@ -75,7 +77,7 @@ class Assembler(Protocol):
         ...
 
 
-def index_of(maps: tuple[Map, ...], name: str, *, kind: str) -> int:
+def index_of(maps: tuple[DensityMap, ...], name: str, *, kind: str) -> int:
     """Where the particle of this name stands among the maps; empty: the first.
 
     Raises

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from em_platform.errors import ConfigError
 from em_platform.model import Json, Model
 from em_platform.simulation.tilt_series.assemblers.assembler import (
-    Map,
+    DensityMap,
     Sample,
     index_of,
     options_of,
@@ -59,7 +59,9 @@ class Options(Model):
 class Basic:
     """Particles where the plan puts them. Positions and angles are exact."""
 
-    def __init__(self, plan: Plan, maps: tuple[Map, ...], temp_dir: Path) -> None:
+    def __init__(
+        self, plan: Plan, maps: tuple[DensityMap, ...], temp_dir: Path
+    ) -> None:
         self._plan = plan
         self._options = options_of(plan, Options)
         self._map = maps[index_of(maps, self._options.particle, kind="basic")]
@@ -103,9 +105,9 @@ class Basic:
             return rng.normal(self._pool.mu, self._pool.sigma, (count, 3))
         return self._pool[rng.integers(len(self._pool), size=count)]
 
-    def _own_maps(self, count: int) -> tuple[Map, ...]:
+    def _own_maps(self, count: int) -> tuple[DensityMap, ...]:
         return tuple(
-            Map(
+            DensityMap(
                 name=f"{self._map.name}-{number + 1}",
                 potential_v=self._map.potential_v,
                 voxel_nm=self._map.voxel_nm,

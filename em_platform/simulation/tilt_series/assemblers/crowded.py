@@ -7,7 +7,7 @@ from pydantic import Field
 from em_platform.errors import ConfigError
 from em_platform.model import Model
 from em_platform.simulation.tilt_series.assemblers.assembler import (
-    Map,
+    DensityMap,
     Sample,
     index_of,
     options_of,
@@ -27,7 +27,9 @@ class Options(Model):
 class Crowded:
     """Random places without overlaps, random directions."""
 
-    def __init__(self, plan: Plan, maps: tuple[Map, ...], temp_dir: Path) -> None:
+    def __init__(
+        self, plan: Plan, maps: tuple[DensityMap, ...], temp_dir: Path
+    ) -> None:
         self._plan = plan
         self._maps = maps
         self._options = options_of(plan, Options)

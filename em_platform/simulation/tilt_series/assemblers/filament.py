@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from em_platform.errors import ConfigError
 from em_platform.model import Model
 from em_platform.simulation.tilt_series.assemblers.assembler import (
-    Map,
+    DensityMap,
     Sample,
     index_of,
     options_of,
@@ -43,7 +43,9 @@ class Options(Model):
 class Filament:
     """Filaments that keep apart from each other and from themselves."""
 
-    def __init__(self, plan: Plan, maps: tuple[Map, ...], temp_dir: Path) -> None:
+    def __init__(
+        self, plan: Plan, maps: tuple[DensityMap, ...], temp_dir: Path
+    ) -> None:
         self._plan = plan
         self._maps = maps
         self._options = options_of(plan, Options)

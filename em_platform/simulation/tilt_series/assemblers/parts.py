@@ -8,7 +8,7 @@ import scipy.ndimage
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from em_platform.simulation.tilt_series.assemblers.assembler import Map
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Move:
 class Part:
     """One map and how it comes to its place, step by step, from the origin."""
 
-    map: Map
+    map: DensityMap
     steps: tuple[Turn | Move, ...] = ()
     factor: float = 1.0
     """By which its potential is multiplied."""

@@ -17,7 +17,7 @@ from em_platform.config import load_settings
 from em_platform.errors import ConfigError
 from em_platform.model import Model
 from em_platform.simulation.tilt_series.assemblers.assembler import (
-    Map,
+    DensityMap,
     Sample,
     index_of,
     options_of,
@@ -75,7 +75,9 @@ class Options(Model):
 class T4ss:
     """One map for each particle, and where each of them is."""
 
-    def __init__(self, plan: Plan, maps: tuple[Map, ...], temp_dir: Path) -> None:
+    def __init__(
+        self, plan: Plan, maps: tuple[DensityMap, ...], temp_dir: Path
+    ) -> None:
         self._plan = plan
         self._options = options_of(plan, Options)
         names = self._options.membrane, self._options.barrel, self._options.rod
@@ -109,7 +111,7 @@ class T4ss:
         volumes = self._volumes(wholes)
         return Sample(
             maps=tuple(
-                Map(
+                DensityMap(
                     name=f"T4SS{number + 1}",
                     potential_v=volume,
                     voxel_nm=self._membrane.voxel_nm,

@@ -9,7 +9,7 @@ from pydantic import Field
 from em_platform.errors import ConfigError
 from em_platform.model import Model
 from em_platform.simulation.tilt_series.assemblers.assembler import (
-    Map,
+    DensityMap,
     Sample,
     index_of,
     options_of,
@@ -52,7 +52,9 @@ class Options(Model):
 class Vesicle:
     """Vesicles apart from each other; no two particles of one overlap."""
 
-    def __init__(self, plan: Plan, maps: tuple[Map, ...], temp_dir: Path) -> None:
+    def __init__(
+        self, plan: Plan, maps: tuple[DensityMap, ...], temp_dir: Path
+    ) -> None:
         self._plan = plan
         self._maps = maps
         self._options = options_of(plan, Options)
@@ -111,7 +113,7 @@ class Vesicle:
             for _ in range(count)
         ]
 
-    def _shell(self, name: str, radius_nm: float) -> Map:
+    def _shell(self, name: str, radius_nm: float) -> DensityMap:
         reach = radius_nm + _REACH_NM
         voxel_nm = max(self._plan.pixel_nm, 2 * reach / _MOST_VOXELS)
         half = int(np.ceil(reach / voxel_nm)) + 1
@@ -121,7 +123,7 @@ class Vesicle:
         profile = np.exp(-(((np.abs(away) - _LEAFLET_NM) / _LEAFLET_SD_NM) ** 2) / 2)
         profile[np.abs(away) > _REACH_NM] = 0
         potential = (self._options.membrane_v * profile).astype(np.float32)
-        return Map(name=name, potential_v=potential, voxel_nm=voxel_nm)
+        return DensityMap(name=name, potential_v=potential, voxel_nm=voxel_nm)
 
     def _membrane_particles(
         self, middle: Point, radius_nm: float, rng: np.random.Generator

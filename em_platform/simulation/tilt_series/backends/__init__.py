@@ -3,14 +3,14 @@
 from em_platform.simulation.tilt_series.backends.backend import Backend
 from em_platform.simulation.tilt_series.backends.embedded import Embedded
 from em_platform.simulation.tilt_series.backends.tem_simulator import TemSimulator
-from em_platform.stitching.compute import Map, local_map
+from em_platform.stitching.compute import Mapper, local_map
 
 
 def backend_of(
     name: str,
     *,
     workers: int,
-    run: Map | None = None,
+    run: Mapper | None = None,
     program: str = "",
     timeout_s: float = 3600,
 ) -> Backend:

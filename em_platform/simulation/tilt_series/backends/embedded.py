@@ -8,7 +8,7 @@ from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.layers import Scene, scene_of
 from em_platform.simulation.tilt_series.plan import Plan
 from em_platform.simulation.tilt_series.series import TiltImage, image_tilt
-from em_platform.stitching.compute import Map, serial
+from em_platform.stitching.compute import Mapper, serial
 
 # A task of Dask costs some ms; a tilt of 256^2 pixels takes 20.
 _MOST_A_TASK, _TASK_PIXELS = 4, 2**18
@@ -19,7 +19,7 @@ class Embedded:
 
     name = "embedded"
 
-    def __init__(self, run: Map = serial) -> None:
+    def __init__(self, run: Mapper = serial) -> None:
         self._run = run
 
     def images(

@@ -23,7 +23,7 @@ from em_platform.errors import ConfigError, FormatError, ToolFailed, ToolMissing
 from em_platform.formats.mrc import read_mrc
 from em_platform.formats.source import open_source
 from em_platform.model.sentences import size_of
-from em_platform.simulation.tilt_series.assemblers.assembler import Map, Sample
+from em_platform.simulation.tilt_series.assemblers.assembler import DensityMap, Sample
 from em_platform.simulation.tilt_series.geometry import Tilt
 from em_platform.simulation.tilt_series.plan import Plan, generator
 from em_platform.simulation.tilt_series.series import TiltImage
@@ -33,8 +33,7 @@ from em_platform.simulation.tilt_series.tem_config import (
     text_of,
 )
 from em_platform.simulation.tilt_series.truth import zxz_deg
-from em_platform.stitching.compute import Map as Run
-from em_platform.stitching.compute import serial
+from em_platform.stitching.compute import Mapper, serial
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ class TemSimulator:
     name = "tem_simulator"
 
     def __init__(
-        self, executable: str = "", *, run: Run = serial, timeout_s: float = 3600
+        self, executable: str = "", *, run: Mapper = serial, timeout_s: float = 3600
     ) -> None:
         found = shutil.which(
             str(Path(executable).expanduser()) if executable else _PROGRAM
@@ -331,7 +330,7 @@ def _detector(plan: Plan, name: str) -> Component:
     )
 
 
-def _write_map(path: Path, each: Map) -> None:
+def _write_map(path: Path, each: DensityMap) -> None:
     """Write a map whose middle voxel `n // 2` is its geometric middle: odd sides.
 
     TEM-simulator takes the mean of the border for that of the ice; ours is zero.
