@@ -194,7 +194,10 @@ def test_a_tile_waits_for_its_earlier_neighbours_whoever_has_them(
     assert (ready.step, ready.tile.place) == ("match", (0, 2))
     assert fast.claim_next() is None
     finish(slow, first)
-    assert {fast.claim_next().tile.place, slow.take().tile.place} == {(0, 0), (0, 1)}  # type: ignore[union-attr]
+    assert {fast.claim_next().tile.place, slow.claim_next().tile.place} == {
+        (0, 0),
+        (0, 1),
+    }  # type: ignore[union-attr]
 
 
 def test_a_neighbour_that_cannot_be_read_holds_nothing_up(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_a_tile_over_which_processes_end_is_given_up(
     before = Journal(path, worker="ends", lease_s=-1.0)
     before.add(missed_tiles(frames, before))
     for _ in range(3):
-        assert before.take().tile.place == (0, 0)  # type: ignore[union-attr]
+        assert before.claim_next().tile.place == (0, 0)  # type: ignore[union-attr]
         assert before.free() == 1
     journal = start()
     wait_until(lambda: journal.counts() == {"done": 2})
