@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from em_platform.cryoem.project.jobs import JOB
 from em_platform.cryoem.stage import (
     GivenStages,
     RawParameters,
@@ -130,6 +131,10 @@ def _paths(value: Any, rule: Rule) -> Iterator[str]:
         while glob.has_magic(str(fixed)):
             fixed = fixed.parent
         yield from (str(fixed), *(glob.glob(value) if _is_path(value) else [value]))
+        # Stages take the folder by this very name, stars in it included, and a star
+        # for hidden files, too.
+        folder, name = Path(value).parent, Path(value).name
+        yield from (str(folder), *(str(p) for p in folder.glob(name or "*")))
     elif isinstance(value, tuple | list):
         for each in value:
             yield from _paths(each, rule)
@@ -146,14 +151,21 @@ def _is_path(text: str) -> bool:
 
 def _check_path(field: str, text: str, roots: Collection[Path]) -> None:
     if _is_path(text):
-        real = Path(os.path.realpath(text))
-        if any(real.is_relative_to(root) for root in roots):
+        job = JOB.fullmatch(text)
+        # Beside a job we make others, in the same project.
+        places = (text, job["project"]) if job else (text,)
+        if all(_is_within(each, roots) for each in places):
             return
     raise MessageRejected(
         f"message: {field} is {text[:_SHOWN]!r}, which does not lie in the folders of "
-        "cryoem.roots, a whole path in one of them was expected; correct the message, "
-        "or add its folder to this setting"
+        "cryoem.roots, a whole path in one of them was expected, and that of a job's "
+        "project; correct the message, or add its folder to this setting"
     )
+
+
+def _is_within(path: str, roots: Collection[Path]) -> bool:
+    real = Path(os.path.realpath(path))
+    return any(real.is_relative_to(root) for root in roots)
 
 
 def _check_model(field: str, text: str, settings: RawParameters) -> None:

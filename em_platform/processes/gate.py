@@ -121,7 +121,7 @@ class AuthMiddleware:
             )
         # Also of what changes nothing: another page is to read nothing here either.
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.lower() not in _origins_of(host):
             return 403, (
                 f"page: a request came from another page, {origin}, expected this "
                 f"one; open {self._door.title} itself"
@@ -267,6 +267,11 @@ def known_names(host: str, names: tuple[str, ...]) -> frozenset[str]:
         # reached from other computers it goes by this one's names
         known |= {socket.gethostname().lower(), socket.getfqdn().lower()}
     return frozenset(known - {"", "0.0.0.0", "::"})
+
+
+def _origins_of(host: str) -> tuple[str, str]:
+    """What browsers say of a page at a `Host`."""
+    return f"http://{host.lower()}", f"https://{host.lower()}"
 
 
 def name_of(host: str) -> str:

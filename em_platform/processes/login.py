@@ -7,7 +7,6 @@ import html
 import math
 import re
 from functools import cache
-from http.cookies import SimpleCookie
 from importlib.resources import files
 
 PATH = "/login"
@@ -41,8 +40,14 @@ def cookie_of(password: str, key: str) -> str:
 
 def shown_cookie(headers: dict[str, str], name: str) -> str:
     """The cookie of that name in a request; empty where there is none."""
-    found = SimpleCookie(headers.get("cookie", "")).get(name)
-    return found.value if found is not None else ""
+    # Of several the last one. Cookies have no port: those of other programs may have
+    # names that Python's parser ends at.
+    shown = ""
+    for each in headers.get("cookie", "").split(";"):
+        named, _, value = each.strip().partition("=")
+        if named == name:
+            shown = value
+    return shown
 
 
 def set_cookie(name: str, value: str, *, scheme: str) -> bytes:

@@ -53,3 +53,19 @@ def lock_of_another_thread(project: Path) -> None:
     thread = threading.Thread(target=take)
     thread.start()
     thread.join()
+
+
+def test_a_lock_of_ours_that_does_not_go_away_is_waited_for(tmp_path: Path) -> None:
+    """round3 4.5: a file in it, or a link to /tmp, held the service without end."""
+    lock, elsewhere = tmp_path / LOCK, tmp_path / "elsewhere"
+    os.mkdir(lock, 0o1755)
+    (lock / "another").touch()
+    with pytest.raises(OutputBusy), project_lock(tmp_path, timeout_s=0.1):
+        pass
+    lock.rename(elsewhere)
+    os.chmod(elsewhere, 0o1755)
+    (elsewhere / "em_platform.json").write_text("{}")
+    lock.symlink_to(elsewhere)
+    with pytest.raises(OutputBusy), project_lock(tmp_path, timeout_s=0.1):
+        pass
+    assert (elsewhere / "em_platform.json").exists()

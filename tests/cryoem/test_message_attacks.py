@@ -195,3 +195,77 @@ def test_links_planted_in_a_job_are_not_followed(
     with pytest.raises(OutputRefused, match="leads out of"):
         send("NodeCreator", report(root), place)
     assert contents(outside) == before
+
+
+def test_a_project_lies_in_the_roots_as_its_files_do(
+    micrograph: Path, place: ServiceContext, root: Path
+) -> None:
+    """round3 4.3: `ROOT/job002/m.mrc` is of a project beside ROOT: that was written."""
+    before = sorted(root.parent.rglob("*"))
+    message = {"movie": str(micrograph), "pixel_size": 1}
+    with pytest.raises(MessageRejected, match="a job's project"):
+        send("MotionCorr", message | {"mrc_out": f"{root}/job002/m.mrc"}, place)
+    particles = {"input_file": f"{root}/job002/m.star", "image_size": 8}
+    with pytest.raises(MessageRejected, match="a job's project"):
+        send("SelectParticles", particles | {"batch_size": 9}, place)
+    assert sorted(root.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("folder", ["[a]", "b"])
+def test_a_pattern_fits_no_file_elsewhere(
+    folder: str, place: ServiceContext, root: Path
+) -> None:
+    """round3 4.3: hidden files, and folders with a star in their names, passed."""
+    (root / "b").mkdir()
+    (root / "b/.x.mrc").symlink_to(root.parent / "outside/a.mrc")
+    (root / "[a]").symlink_to(root.parent / "outside")
+    message = {"path_pattern": f"{root}/{folder}/*.mrc", "pixel_size": 1}
+    message |= {"stack_file": f"{root}/p/Tomograms/job006/tomograms/s.mrc"}
+    with pytest.raises(MessageRejected, match="path_pattern is"):
+        send("AreTomoAlign", message, place)
+
+
+def test_folders_beside_an_output_are_no_links_elsewhere(
+    micrograph: Path, place: ServiceContext, root: Path
+) -> None:
+    """round3 4.3: particles and alignments have folders that no message names."""
+    outside = root.parent / "outside"
+    extracted = root / "p/Extract/job005"
+    aligned = root / "p/Tomograms/job006/tomograms"
+    for link in (extracted / "m", aligned / "s_alignment"):
+        link.parent.mkdir(parents=True)
+        link.symlink_to(outside)
+    picks = root / "m.star"
+    picks.touch()
+    before = contents(outside)
+    message = {
+        **{"micrographs_file": str(micrograph), "coord_list_file": str(picks)},
+        **{"output_file": f"{extracted}/m.star", "pixel_size": 1},
+        "particle_diameter": 10,
+    }
+    with pytest.raises(OutputRefused, match="leads out of"):
+        send("Extract", message, place)
+    message = {"stack_file": f"{aligned}/s.mrc", "pixel_size": 1}
+    with pytest.raises(OutputRefused, match="leads out of"):
+        send("AreTomoAlign", message, place)
+    assert contents(outside) == before
+
+
+def test_a_job_has_one_name_and_no_alias_that_is_anothers(
+    place: ServiceContext, root: Path
+) -> None:
+    """round3 4.5: `job1` and an alias `job007` took the places of other jobs."""
+    project = root / "p"
+    send("NodeCreator", report(root), place)
+    known = (project / "default_pipeline.star").read_bytes()
+    for change in (
+        {"alias": "job007"},
+        {"output_file": f"{project}/Import/job99999999999/Movies/a.mrc"},
+        {"output_file": f"{project}/Import/job٢/Movies/a.mrc"},
+    ):
+        with pytest.raises(PlatformError, match="job"):
+            send("NodeCreator", report(root, **change), place)
+        assert (project / "default_pipeline.star").read_bytes() == known
+    same = report(root)["output_file"].replace("job001", "job1")
+    send("NodeCreator", report(root, output_file=same), place)
+    assert [path.name for path in (project / "Import").iterdir()] == ["job001"]

@@ -117,3 +117,21 @@ def test_settings_may_name_the_page_otherwise() -> None:
     assert Settings(
         broker=BrokerSettings(), acquisition=AcquisitionSettings()
     ).acquisition.operator.host == ("127.0.0.1")
+
+
+def test_no_cookie_and_no_origin_ends_the_gate(
+    open_page: Callable[..., httpx.Client],
+) -> None:
+    """round3 4.8: cookies of other programs of this computer, and `http://[`: 500."""
+    page = open_page("open sesame")
+    page.post("/api/login", json={"password": "open sesame"}).raise_for_status()
+    own = f"em_operator={page.cookies['em_operator']}"
+    address = str(page.base_url).rstrip("/")
+    for cookie in (f"a/b=1; {own}", f"{own}; x", f'em_operator="\\"; (=; {own}'):
+        headers = {**ELSEWHERE, "Cookie": cookie}
+        answer = httpx.get(f"{address}/api/state", headers=headers)
+        assert answer.status_code == 200, cookie
+    for origin in ("http://[", "null", "", address.replace("//", "//a@")):
+        headers = {**ELSEWHERE, "Cookie": own, "Origin": origin}
+        answer = httpx.get(f"{address}/api/state", headers=headers)
+        assert answer.status_code == 403, origin

@@ -218,5 +218,35 @@ def test_headers_of_every_type_end_no_service(
         wait_until(lambda: not its & live_services.waiting(settings).keys())
 
 
+def test_no_name_of_a_queue_ends_a_service(
+    settings: RabbitmqSettings, tmp_path: Path
+) -> None:
+    """round3 4.4: a queue that has no name ended all dispatchers, five times."""
+    strange: list[dict[str, Any]] = [
+        *({"queue": "x" * 300}, {"queue": "\ud800"}, {"topic": "x" * 300}),
+        *({"topic": 7}, {"topic": "\ud800"}, {"topic": "amq.rabbitmq.trace"}),
+        {"queue": "\ud800{x}" + "y" * 200_000},
+    ]
+    good: dict[str, Any] = {
+        "1": {"service": "Murfey", "queue": "murfey_feedback"},
+        "start": [[1, {"after": "all"}]],
+    }
+    place = ServiceContext(ispyb_url="sqlite://", roots=(tmp_path,))
+    with in_a_thread("ProcessRecipe", place, settings), connected(settings) as channel:
+        for step in strange:
+            bad = {"1": {"service": "x", **step}, "start": [[1, {}]]}
+            body = json.dumps({"custom_recipe": bad, "parameters": {}})
+            channel.basic_publish("", "processing_recipe", body.encode())
+        body = json.dumps({"custom_recipe": good, "parameters": {}})
+        channel.basic_publish("", "processing_recipe", body.encode())
+        [(_, sent)] = received(channel, "murfey_feedback", 1)
+        assert sent["payload"] == {"after": "all"}
+        letters = dead_letters(settings, "processing_recipe")
+        assert len(letters) >= len(strange)
+        assert all(each["error"] and each["tries"] == 1 for each in letters)
+        channel.queue_purge("dlq.processing_recipe")
+    place.close()
+
+
 class Moment(int):
     """Seconds that are sent as a time."""

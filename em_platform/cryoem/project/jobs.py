@@ -6,6 +6,7 @@ Folders and labels: RELION's and pipeliner's (https://gitlab.com/ccpem/ccpem-pip
 
 import fnmatch
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,12 @@ from pathlib import Path
 from em_platform.cryoem.project.pipeline import Dialect
 from em_platform.errors import OutputRefused
 
+# RELION counts jobs by numbers of 32 bits.
+JOB = re.compile(
+    r"(?P<project>.+)/(?P<folder>[^/]+)/job(?P<number>\d{1,6})(?:/(?P<rest>.+)|/?$)",
+    re.ASCII,
+)
+"""A job of a project, or a file in it."""
 NOTE = "em_platform_job.json"
 """In a job's folder: what of it stands in the pipeline, for making that anew."""
 # RELION and doppio write one of these into each job.

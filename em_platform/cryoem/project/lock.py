@@ -43,17 +43,18 @@ def project_lock(project: Path, *, timeout_s: float = 60.0) -> Iterator[None]:
     deadline = time.monotonic() + timeout_s
     with _among_ours(project, deadline) as is_alone:
         while not _taken(lock):
-            if _is_of_killed(lock, is_alone=is_alone):
-                _release(lock)
-                remove_leftovers(project)
-                continue
+            # First of all: one of ours may not go away, as there is a file in it.
             if time.monotonic() > deadline:
                 raise OutputBusy(
                     f"project: {lock} was there for {timeout_s:g} s, a free project "
                     "was expected; wait for RELION or doppio, or remove it if none is "
                     "running"
                 )
-            time.sleep(_STEP_S)
+            if _is_of_killed(lock, is_alone=is_alone):
+                _release(lock)
+                remove_leftovers(project)
+            else:
+                time.sleep(_STEP_S)
         try:
             yield
         finally:
@@ -91,6 +92,8 @@ def _taken(lock: Path) -> bool:
 
 def _is_of_killed(lock: Path, *, is_alone: bool) -> bool:
     """Whether the lock is ours and of this computer, and its process has ended."""
+    if lock.is_symlink():
+        return False  # what it leads to is another's
     try:
         owner = json.loads((lock / _OWNER).read_text())
         if owner["host"] != socket.gethostname():

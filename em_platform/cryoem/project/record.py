@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from em_platform.cryoem.project.jobs import (
+    JOB,
     JOB_TYPES,
     NOTE,
     JobType,
@@ -38,7 +39,8 @@ from em_platform.storage.atomic import write_bytes
 PROJECT_FILE = ".CCPEM_pipeliner_project"
 
 _Inputs = tuple[tuple[str, str, str, str], ...]
-_JOB = re.compile(r"(?P<project>.+)/(?P<folder>[^/]+)/job(?P<number>\d+)(?:/|$)")
+# As RELION has it: the folder of another job may have such a name one day.
+_NO_ALIAS = re.compile(r"job\d", re.IGNORECASE)
 # Both look for their own.
 _EXIT_FILES = ("RELION_JOB_EXIT", "PIPELINER_JOB_EXIT")
 
@@ -85,6 +87,11 @@ def record_job(report: JobReport, *, dialect: Dialect = "labels") -> Path:
         raise RecordError(
             f"project: {report.job_type!r} is no type of a {report.experiment_type} "
             f"job, one of {', '.join(JOB_TYPES)} was expected; correct job_type"
+        )
+    if report.alias and _NO_ALIAS.match(report.alias):
+        raise RecordError(
+            f"project: the alias {report.alias!r} is the name of a job, another one "
+            "was expected; correct the message"
         )
     project, folder, number = _job_of(report.output_file, kind.folder)
     job = project / folder
@@ -150,24 +157,22 @@ def rebuild_pipeline(project: Path, *, dialect: Dialect) -> int:
 
 def _job_of(path: str, folder: str) -> tuple[Path, str, int]:
     """Project, folder of the job within it, and its number."""
-    found = _JOB.match(path)
+    found = JOB.fullmatch(path)
     if found is None or found["folder"] != folder:
         raise RecordError(
             f"project: {path} lies in no job, .../{folder}/job002/... was expected; "
             "correct the path"
         )
-    return (
-        Path(found["project"]),
-        f"{folder}/job{found['number']}",
-        int(found["number"]),
-    )
+    number = int(found["number"])
+    # By the pipeline's name of it: `job2` is no other job.
+    return Path(found["project"]), f"{folder}/job{number:03}", number
 
 
 def _inputs(report: JobReport, project: Path) -> _Inputs:
     """The jobs of this project whose files this one took."""
     found = []
     for path in report.input_file.split(":"):
-        match = _JOB.match(path)
+        match = JOB.fullmatch(path)
         if match is None or Path(match["project"]) != project:
             continue  # a movie of the microscope, or of another project
         folder = f"{match['folder']}/job{match['number']}"

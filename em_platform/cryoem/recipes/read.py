@@ -188,8 +188,9 @@ def filled(recipe: RecipeContent, parameters: Fillings) -> RecipeContent:
         place = step.get("queue") or step.get("topic")
         if names := placeholders_of(place):
             raise RecordError(
-                f"recipe: step {number} ({step.get('service', '?')}) goes to {place}, "
-                f"but there is no parameter {', '.join(sorted(names))}; add it"
+                f"recipe: step {number} ({step.get('service', '?')}) goes to "
+                f"{str(place)[:_SHOWN]}, but there is no parameter "
+                f"{', '.join(sorted(names))}; add it"
             )
     return result
 

@@ -57,11 +57,14 @@ pika.data.decode_value = _decode_any_value
 # A stage computes for minutes in another thread; the connection answers all the while.
 _HEARTBEAT_S = 60
 _TIMEOUT_S = 10
-_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
 _NO_LIMIT = 1_000_000_000
 # Of a frame's 128 KiB; the sentence of an error is to have room, too.
 _HEADER_BYTES = 64_000
 _END_OF_INTEGERS = 1 << 63
+_MOST_OF_A_SENTENCE = 4000
+# Of AMQP.
+_MOST_OF_A_NAME = 255
 # Of a message's text; lists in Python are twenty times as large.
 _BODY_BYTES = 4_000_000
 
@@ -141,10 +144,27 @@ def publish(channel: BlockingChannel, message: Outgoing) -> None:
         There is no such queue, or it takes no more.
     """
     body, headers = message.encoded(), message.headers
+    _check_name(message.queue)
     if message.is_topic:
         _broadcast(channel, message.queue, body, headers=headers)
     else:
         publish_body(channel, message.queue, body, headers=headers)
+
+
+def _check_name(name: Any) -> None:
+    # Recipes choose it, and pika ends where it is none.
+    is_text = isinstance(name, str) and name.isprintable()
+    if not is_text or len(name.encode()) > _MOST_OF_A_NAME:
+        raise MessageRejected(
+            f"RabbitMQ: {str(name)[:80]!r} is no name of a queue, a text on one line "
+            f"of at most {_MOST_OF_A_NAME} bytes was expected; correct the recipe"
+        )
+
+
+def header_text(value: object) -> str:
+    """A sentence or a name as a header can have it, which is short."""
+    text = str(value)[:_MOST_OF_A_SENTENCE]
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _broadcast(
@@ -158,11 +178,11 @@ def _broadcast(
         trial.basic_publish(topic, "", body, properties)
         trial.close()
     except ChannelClosedByBroker as error:
-        if error.reply_code != _NOT_FOUND:
+        if error.reply_code not in (_NOT_FOUND, _REFUSED):
             raise
         raise MessageRejected(
-            f"RabbitMQ: the exchange {topic} does not exist, one was expected; start "
-            "who listens to it, or declare it"
+            f"RabbitMQ: the exchange {topic} does not exist or is the broker's own, "
+            "one was expected; start who listens to it, or declare it"
         ) from error
 
 
@@ -234,7 +254,7 @@ def put_to_dead_letters(
     channel: BlockingChannel, queue: str, body: bytes, *, headers: Headers, why: str
 ) -> None:
     """Put a message of a queue to those that could not be handled."""
-    headers = {**headers, ERROR_HEADER: why, QUEUE_HEADER: queue}
+    headers = {**headers, ERROR_HEADER: header_text(why), QUEUE_HEADER: queue}
     publish_body(channel, dead_letters_of(queue), body, headers=headers)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from pydantic import Field
 
 from em_platform.cryoem.headers import read_header
-from em_platform.cryoem.services.stage_run import JOB, job_path, run_stage
+from em_platform.cryoem.project.jobs import JOB
+from em_platform.cryoem.services.stage_run import job_path, run_stage
 from em_platform.cryoem.services.step import ServiceContext, Step
 from em_platform.cryoem.stage import RelionOptions, StageParameters
 from em_platform.cryoem.stages import denoise

@@ -27,6 +27,7 @@ from em_platform.cryoem.services.broker import (
     dead_letters_of,
     declare,
     decoded,
+    header_text,
     publish,
     publish_body,
     put_to_dead_letters,
@@ -189,8 +190,9 @@ def _send_all(
             publish(channel, message)
         except MessageRejected as error:
             log.error("%s: dead letter: %s", service.name, error)
-            own = {TRIES_HEADER: 1, ERROR_HEADER: str(error)}
-            headers = {**message.headers, **own, QUEUE_HEADER: message.queue}
+            own = {TRIES_HEADER: 1, ERROR_HEADER: header_text(error)}
+            to = header_text(message.queue)
+            headers = {**message.headers, **own, QUEUE_HEADER: to}
             dead = dead_letters_of(service.queue)
             publish_body(channel, dead, message.encoded(), headers=headers)
 
@@ -222,7 +224,7 @@ def _fail(
     # As it came, byte by byte: it may be no JSON.
     if again:
         after_s = settings.retry_s
-        headers[ERROR_HEADER] = str(error)
+        headers[ERROR_HEADER] = header_text(error)
         put_off(channel, service.queue, failed.body, headers=headers, after_s=after_s)
     else:
         put_to_dead_letters(

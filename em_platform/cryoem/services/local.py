@@ -14,9 +14,9 @@ from workflows.recipe import RecipeWrapper
 from em_platform.config import Settings
 from em_platform.cryoem.ispyb import register_collection
 from em_platform.cryoem.optics import stages_of
+from em_platform.cryoem.project.jobs import JOB
 from em_platform.cryoem.recipes.read import Fillings, RecipeContent
 from em_platform.cryoem.services import OTHER_NAMES, SERVICES, load_service
-from em_platform.cryoem.services.stage_run import JOB
 from em_platform.cryoem.services.step import (
     RECIPE_HEADER,
     Outbox,

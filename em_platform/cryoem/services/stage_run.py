@@ -6,7 +6,7 @@ nothing, and files that this program did not make are never replaced.
 
 import hashlib
 import json
-import re
+import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,16 +16,13 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from em_platform.cryoem.project.jobs import check_inside
+from em_platform.cryoem.project.jobs import JOB, check_inside
 from em_platform.cryoem.stage import RESULT, StageParameters
 from em_platform.cryoem.stages import load_stage
 from em_platform.errors import DataError, MessageRejected, OutputRefused, StorageError
 from em_platform.model.base import Foreign
 from em_platform.storage.atomic import beside, remove_leftovers_of, write_bytes
 from em_platform.storage.guard import FOLDER_MARK
-
-JOB = re.compile(r"(?P<project>.+)/(?P<folder>[^/]+)/job(?P<number>\d+)/(?P<rest>.+)")
-
 
 StageOutputs = Mapping[str, tuple[Any, Path]]
 
@@ -58,7 +55,7 @@ def job_path(path: Path) -> JobPath:
         A link leads out of the project.
     """
     found = JOB.fullmatch(str(path))
-    if found is None:
+    if found is None or found["rest"] is None:
         raise MessageRejected(
             f"message: {path} lies in no job, .../MotionCorr/job002/... was expected; "
             "correct the path"
@@ -212,7 +209,7 @@ def _refuse_foreign(
     folder: Path, files: tuple[str, ...], owned: tuple[str, ...]
 ) -> None:
     for name in files:
-        if name not in owned and (folder / name).exists():
+        if name not in owned and os.path.lexists(folder / name):
             raise OutputRefused(
                 f"output: {folder / name} was not made by em-platform, a free name was "
                 "expected; give the job another number, or move the file away"
