@@ -325,6 +325,8 @@ def test_an_older_database_gets_what_it_has_columns_for(
         # round3 4.8: a fault of em-platform
         (MOVIE | {"timestamp": 1e30}, r"time 1e\+30 .*, expected seconds since 1970"),
         (MOVIE | {"timestamp": "noon"}, "expected seconds since 1970"),
+        (MOVIE | {"movie_path": "\ud800"}, "of another kind"),
+        (MOVIE | {"dcid": 1 << 64}, "of another kind"),
         (
             {"ispyb_command": "insert_particle_classification_group", "type": "4D"},
             "got '4D', one of 2D, 3D",

@@ -44,7 +44,13 @@ def run_command(
         It refers to a row that has not been written yet (retryable).
     """
     lookup = Lookup(layers=(message, parameters), environment=environment)
-    outcome = _run(writer, lookup)
+    try:
+        outcome = _run(writer, lookup)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RecordError(
+            f"ISPyB: a value of the message is of another kind ({str(error)[:120]}), "
+            "numbers and texts that a database can have were expected; correct it"
+        ) from error
     return _stored(outcome, lookup.get("store_result"))
 
 
@@ -311,7 +317,7 @@ def _buffer(writer: Writer, lookup: Lookup) -> Outcome:
         )
     program = int(lookup.needed("program_id"))
     looked_up = {}
-    for name, uuid in (lookup.get("buffer_lookup") or {}).items():
+    for name, uuid in dict(lookup.get("buffer_lookup") or {}).items():
         reference = writer.connection.execute(
             select(tables.BUFFER.c.Reference).where(
                 tables.BUFFER.c.AutoProcProgramID == program,

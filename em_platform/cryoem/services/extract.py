@@ -5,7 +5,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from em_platform.cryoem.project.jobs import check_inside
 from em_platform.cryoem.project.rows import write_extracted
 from em_platform.cryoem.services.stage_run import job_path, run_stage
 from em_platform.cryoem.services.step import ServiceContext, Step
@@ -28,8 +27,7 @@ def handle(step: Step, place: ServiceContext) -> None:
     parameters = step.validated(extract.Parameters, **place.parameters_of("extract"))
     out = job_path(own.output_file)
     # A folder of its own: the stage calls its table `particles.star` each time.
-    folder = own.output_file.parent / own.output_file.stem
-    check_inside(folder, out.project)
+    folder = out.checked(own.output_file.parent / own.output_file.stem)
     result, _reused = run_stage(
         "extract",
         parameters,

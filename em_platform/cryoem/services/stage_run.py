@@ -40,8 +40,13 @@ class JobPath:
         """The same file in another job; OutputRefused where a link leads away."""
         rest = self.rest if suffix is None else self.rest.with_suffix(suffix)
         path = self.project / folder / f"job{number:03}" / rest
-        check_inside(path.parent, self.project)
+        self.checked(path.parent)
         return path
+
+    def checked(self, folder: Path) -> Path:
+        """The folder; OutputRefused where a link leads out of the project."""
+        check_inside(folder, self.project)
+        return folder
 
 
 def job_path(path: Path) -> JobPath:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from em_platform.cryoem.halves import half_paths, have_halves
 from em_platform.cryoem.optics import Optics
-from em_platform.cryoem.project.jobs import check_inside
 from em_platform.cryoem.services.stage_run import JobPath, job_path, link, run_stage
 from em_platform.cryoem.services.step import ServiceContext, Step
 from em_platform.cryoem.stage import RelionOptions, StageParameters
@@ -119,8 +118,7 @@ def _made(
     stack = parameters.stack_file
     out = job_path(stack)
     # Of its own: `tilt.com` has the same name for each series.
-    folder = stack.parent / f"{stack.stem}_alignment"
-    check_inside(folder, out.project)
+    folder = out.checked(stack.parent / f"{stack.stem}_alignment")
     images = _listed_images(parameters)
     sources = images or [stack]
     # Without them there is still a tomogram; denoising says what it lacks.
