@@ -15,7 +15,7 @@ from em_platform.errors import (
     SourceRefused,
     SourceUnavailable,
 )
-from em_platform.ingest.flyem_entries import ask_neuprint
+from em_platform.ingest.neuprint import ask_neuprint
 from em_platform.standins.faults import Fault
 from em_platform.standins.flyem import HEMIBRAIN, TOKEN, Neuprint, certificates
 from em_platform.standins.http import Server

@@ -16,7 +16,7 @@ from em_platform.errors import (
 from em_platform.formats import Volume
 from em_platform.ingest.dvid import Dvid
 from em_platform.ingest.dvid_instance import DvidVersion, parse_info
-from em_platform.ingest.flyem_entries import NeuprintDataset, ask_neuprint, entry_of
+from em_platform.ingest.flyem_entries import entry_of
 from em_platform.ingest.flyem_volumes import (
     Crop,
     Whole,
@@ -28,6 +28,7 @@ from em_platform.ingest.flyem_volumes import (
     whole_of_dvid,
     whole_of_precomputed,
 )
+from em_platform.ingest.neuprint import NeuprintDataset, ask_neuprint
 from em_platform.ingest.source import Described, Progress
 from em_platform.ingest.web import Web
 from em_platform.model.ingest import Entry, RawItem, RemoteArray

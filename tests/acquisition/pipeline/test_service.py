@@ -15,7 +15,7 @@ import pytest
 
 from em_platform.acquisition.frame_paths import frame_path
 from em_platform.acquisition.pipeline.journal import Journal
-from em_platform.acquisition.pipeline.service import missed_tiles
+from em_platform.acquisition.pipeline.missed_tiles import missed_tiles
 from em_platform.config import Settings
 from em_platform.messaging.bus import Bus
 from em_platform.model import LensModel, Size

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from em_platform.acquisition.pipeline.journal import Journal
-from em_platform.acquisition.pipeline.service import missed_tiles
+from em_platform.acquisition.pipeline.missed_tiles import missed_tiles
 
 
 @pytest.fixture
