@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import SecretStr
 
 from em_platform.processes import login
-from em_platform.processes.login_attempts import Tries
+from em_platform.processes.login_attempts import LoginAttempts
 from em_platform.processes.web import is_bearer, is_forwarded, is_token
 from em_platform.storage.owners import owner_of_client
 from em_platform.storage.tokens import token_of
@@ -78,7 +78,7 @@ class AuthMiddleware:
         self._door = door
         self._names = known_names(door.host, door.names)
         self._may_be_address = not is_loopback(door.host)
-        self._tries = Tries()
+        self._tries = LoginAttempts()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Let a request through, or answer it with one sentence."""

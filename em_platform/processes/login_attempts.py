@@ -12,7 +12,7 @@ _OF_ONE = 10  # a person mistypes less often
 _OF_ALL = 200
 
 
-class Tries:
+class LoginAttempts:
     """Wrong passwords of the last minute, by the address they came from.
 
     The same wrong one counts once: a script that keeps an old password and asks every

@@ -1,6 +1,6 @@
 import pytest
 
-from em_platform.processes.login_attempts import Tries
+from em_platform.processes.login_attempts import LoginAttempts
 
 
 class Clock:
@@ -16,7 +16,7 @@ def clock() -> Clock:
 
 
 def test_ten_wrong_passwords_close_the_door_for_a_minute(clock: Clock) -> None:
-    tries = Tries(clock)
+    tries = LoginAttempts(clock)
     for number in range(10):
         assert tries.wait_s("10.0.0.7") == 0
         tries.add("10.0.0.7", f"guess {number}")
@@ -28,21 +28,21 @@ def test_ten_wrong_passwords_close_the_door_for_a_minute(clock: Clock) -> None:
 
 
 def test_the_same_wrong_password_counts_once(clock: Clock) -> None:
-    tries = Tries(clock)
+    tries = LoginAttempts(clock)
     for _ in range(50):
         tries.add("10.0.0.7", "old")
     assert tries.wait_s("10.0.0.7") == 0
 
 
 def test_many_addresses_guess_no_faster(clock: Clock) -> None:
-    tries = Tries(clock)
+    tries = LoginAttempts(clock)
     for number in range(300):
         tries.add(f"10.0.{number // 250}.{number % 250}", f"guess {number}")
     assert tries.wait_s("10.9.9.9") > 0
 
 
 def test_the_addresses_of_one_network_are_one(clock: Clock) -> None:
-    tries = Tries(clock)
+    tries = LoginAttempts(clock)
     for number in range(10):
         tries.add(f"2001:db8::{number}", f"guess {number}")
     assert tries.wait_s("2001:db8::ff") > 0

@@ -1,4 +1,4 @@
-"""Fields of parameters as words of a command line."""
+"""Fields of parameters as arguments of a command line."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias

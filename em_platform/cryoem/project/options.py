@@ -23,7 +23,7 @@ from em_platform.cryoem.project.pipeline import Dialect
 from em_platform.cryoem.project.report import JobReport
 from em_platform.errors import RecordError
 
-Known: TypeAlias = Mapping[str, str | float | bool]
+RunValues: TypeAlias = Mapping[str, str | float | bool]
 """What is known of a job's run, by the names of cryo-EM services."""
 Taken: TypeAlias = Iterable[tuple[str, str, str, str]]
 """Folder, type and experiment of the jobs before, and the table if there are many."""
@@ -134,7 +134,7 @@ def job_star(
     dialect: Dialect,
     is_tomo: bool,
     is_continue: bool,
-    known: Known,
+    known: RunValues,
     taken: Taken,
 ) -> bytes:
     """The text of `job.star`."""
@@ -156,7 +156,7 @@ def job_star(
 
 
 def options_of(
-    job_type: str, *, dialect: Dialect, known: Known, taken: Taken
+    job_type: str, *, dialect: Dialect, known: RunValues, taken: Taken
 ) -> dict[str, str]:
     """Name and value of each option of a job, as the dialect's readers have them."""
     own = dict(_options()[job_type])
@@ -180,7 +180,7 @@ def options_of(
 
 
 def _value(
-    name: str, default: str, known: Known, tables: Sequence[tuple[str, str]]
+    name: str, default: str, known: RunValues, tables: Sequence[tuple[str, str]]
 ) -> str:
     if default in ("@raw", "@mdoc"):
         return str(known.get(default[1:], ""))

@@ -66,7 +66,7 @@ WAIT_S = 120.0
 
 
 @dataclass(slots=True)
-class Seen:
+class PageHistory:
     """What the page showed since a moment, as its service tells a browser."""
 
     sentences: list[str] = field(default_factory=list)
@@ -203,9 +203,9 @@ class Microscope:
         return f"http://{operator.host}:{operator.port}"
 
     @contextmanager
-    def watched(self) -> Iterator[Seen]:
+    def watched(self) -> Iterator[PageHistory]:
         """All that the page shows within the block."""
-        seen, stop = Seen(), threading.Event()
+        seen, stop = PageHistory(), threading.Event()
         seen.note(self.page())
 
         def look() -> None:
