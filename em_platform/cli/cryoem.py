@@ -284,10 +284,10 @@ def _parameters(
                 f"cryoem {name}: {shown or place} was not given, "
                 f"{_help_at(place, options)} was expected; give it"
             ) from error
-        at = f"{shown}: " if shown else ""
-        raise ConfigError(
-            f"cryoem {name}: {at}{first_problem(error)}; correct it"
-        ) from error
+        wrong = first_problem(error)
+        if shown:
+            wrong = f"{shown}: {wrong.removeprefix(f'{place}: ')}"
+        raise ConfigError(f"cryoem {name}: {wrong}; correct it") from error
 
 
 def _help_at(place: str, options: Mapping[str, tuple[Option, FieldInfo]]) -> str:

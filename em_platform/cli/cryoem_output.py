@@ -13,8 +13,12 @@ from em_platform.model.check import Check
 
 _UNITS = {"a": "Å", "nm": "nm", "px": "px", "deg": "°", "s": "s"}
 """What the last word of a field's name says."""
-_LABELS = {"astigmatism_deg": "astigmatism direction"}
-"""Of fields that would have the name of another without their units."""
+_LABELS = {
+    "astigmatism_deg": "astigmatism direction",
+    "image_command": "kind of picture",
+    "tilt_offset": "tilt offset's reason",
+}
+"""Of fields that would have the name of another without their units, or say little."""
 
 
 def print_result(
@@ -41,6 +45,8 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Name, value and unit of what is one number or one word."""
     rows = []
     for name, value in found.items():
+        if name == "files":
+            value = ", ".join(map(str, value))
         if not isinstance(value, int | float | str) or value == "":
             continue
         words, _, last = name.rpartition("_")

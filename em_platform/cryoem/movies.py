@@ -27,6 +27,7 @@ from em_platform.formats import (
     open_volume,
     unzip_to_limit,
 )
+from em_platform.model.sentences import counted, size_of
 
 _EER = {65000, 65001, 65002}
 """TIFF compressions of electron events."""
@@ -111,11 +112,11 @@ def open_movie(path: Path, *, eer_grouping: int = 20, eer_upsampling: int = 1) -
         packed = is_packed(path)
         volume = open_packed(path) if packed else open_volume(str(path))
         if others := left_out(volume.info):
-            count, height, width = volume.info.shape
+            count, *shape = volume.info.shape
             raise FormatError(
-                f"{path}: found {others}, beside {count} of {height} x {width} pixels "
-                f"of {volume.info.dtype}, expected images of one size and type, and all"
-                " of them counted; copy it again, or split it"
+                f"{path}: found {others} beside {counted(count, 'image')} of "
+                f"{size_of(shape)}, {volume.info.dtype}, expected images of one "
+                "size and type, and all of them counted; copy it again, or split it"
             )
         return _Stack(volume, begins_at_top=not packed and _is_tiff(path))
     superres = {1: 0, 2: 1, 4: 2}.get(eer_upsampling)

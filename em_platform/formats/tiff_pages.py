@@ -16,7 +16,7 @@ from em_platform.errors import FormatError
 from em_platform.formats.sem_tiff import OLYMPUS_TAG
 from em_platform.formats.source import Source
 from em_platform.formats.tiff_directory import Directory, TiffReader, cut_short
-from em_platform.model.sentences import size_of
+from em_platform.model.sentences import counted, size_of
 
 # Directories whose bytes are compared at once: less than 4 MiB.
 _PAGES_AT_ONCE = 4096
@@ -366,16 +366,16 @@ def _walked(first: Directory, layout: PageLayout) -> Pages:
 def _mixed(layout: PageLayout, other: Directory, described: str) -> FormatError:
     uri = other.source.uri
     return FormatError(
-        f"{uri}: found {described} between pages of {layout.height} x "
-        f"{layout.width}, expected pages of one size and type, stored in one way; "
-        "save it again or split it",
+        f"{uri}: found {described} between pages of "
+        f"{size_of((layout.height, layout.width))}, expected pages of one size and "
+        "type, stored in one way; save it again or split it",
         uri=uri,
     )
 
 
 def _described(number: int, page: Directory) -> str:
     return (
-        f"page {number} of {page.number(257)} x {page.number(256)} x "
-        f"{page.number(277, 1)} samples of {page.number(258, 1)} bits, compression "
-        f"{page.number(259, 1)}"
+        f"page {number} ({page.number(256)} x {page.number(257)} px, "
+        f"{counted(page.number(277, 1), 'sample')} of {page.number(258, 1)} bits, "
+        f"compression {page.number(259, 1)})"
     )

@@ -33,6 +33,15 @@ class Foreign(BaseModel):
     )
 
 
+_WORDS = {
+    "Input should be greater than or equal to": "expected at least",
+    "Input should be less than or equal to": "expected at most",
+    "Input should be greater than": "expected more than",
+    "Input should be less than": "expected less than",
+    "Input should be": "expected",
+}
+
+
 def first_problem(
     error: ValidationError | RecursionError, model: type[BaseModel] | None = None
 ) -> str:
@@ -49,8 +58,17 @@ def first_problem(
         *above, name = first["loc"]
         known = nearest(str(name), [] if model is None else _names(model, above))
         why = f"is no known name{known}"
+    why = _in_words(why, first["input"])
     # A rule over several fields names them itself.
     return (f"{where}: {why}" if where else why).replace("\n", " ")[:300]
+
+
+def _in_words(why: str, value: object) -> str:
+    """Pydantic's own clause as ours; of values only numbers, texts may be secret."""
+    for theirs, ours in _WORDS.items():
+        why = why.replace(theirs, ours)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"found {value:g}, {why}" if is_number and "expected " in why else why
 
 
 def _names(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:

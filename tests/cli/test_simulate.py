@@ -80,7 +80,7 @@ def test_a_plan_becomes_stacks_and_their_names_are_printed_as_json(
         (
             "pixel_nm: 2",
             "pixel_nm: -2",
-            "pixel_nm: Input should be greater than or equal to 0.0001",
+            "pixel_nm: found -2, expected at least 0.0001",
         ),
         (
             "pixel_nm: 2",

@@ -101,7 +101,7 @@ def test_wrong_calls_are_one_sentence_and_write_nothing(
         "either; give --pixel-size-a"
     )
     given = ("--pixel-size-a", "-1", "--output", out)
-    assert "--pixel-size-a: pixel_size: Input should be greater" in sentence(
+    assert "--pixel-size-a: found -1, expected more than 0;" in sentence(
         micrograph, *given
     )
     assert "no INPUT was given" in sentence("--output", out)

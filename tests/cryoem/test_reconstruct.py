@@ -5,6 +5,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from benchmarks.tilt_data import Blobs, blobs, tilt_series, volume_of
 from em_platform.cryoem.alignment_files import AlignedImage, write_aln, write_xf
@@ -93,10 +94,22 @@ def test_binned_and_inverted_with_the_height_of_the_thickness(tmp_path: Path) ->
     assert (found.size_z, found.size_y, found.size_x) == (25, 48, 48)
     assert (found.pixel_size_a, found.thickness_a) == (10, 150)
     assert found.size_reason == (
-        "binned by 2: as asked; 50 px high: of a thickness of 30 px and 20 px more"
+        "binned by 2: as asked; 50 px of the stack high: of a thickness of 30 px and "
+        "20 px more"
     )
     volume = volume_at(tmp_path, found)
     assert volume.min() < -3 * volume.max()
+
+
+def test_heights_without_end_are_refused() -> None:
+    """round3 1.1.6, its neighbours: greatest 0 made nothing."""
+    given = {"stack_file": "a.mrc", "pix_size": 5.0}
+    for wrong, why in (
+        ({"max_vol": 0}, "max_vol"),
+        ({"vol_z": 10**9}, "vol_z"),
+    ):
+        with pytest.raises(ValidationError, match=why):
+            Parameters.model_validate({**given, **wrong})
 
 
 def test_halves_are_reconstructed_as_the_whole_is(tmp_path: Path) -> None:

@@ -326,5 +326,7 @@ def test_one_folder_takes_the_pictures_of_one_file_after_the_other(
         mrcfile.write(image, rng.normal(size=(64, 64)).astype("f4"), overwrite=True)
         with pytest.raises(SystemExit) as end:
             main(["cryoem", "thumbnail", str(image), "--output", str(folder)])
-        assert not end.value.code, capsys.readouterr().err
+        printed = capsys.readouterr()
+        assert not end.value.code, printed.err
+        assert f"files            {name}.jpeg" in printed.out
     assert sorted(p.name for p in folder.rglob("*.jpeg")) == ["a.jpeg", "b.jpeg"]

@@ -1,5 +1,9 @@
-import pytest
+from typing import Any, Literal
 
+import pytest
+from pydantic import Field, ValidationError
+
+from em_platform.model.base import Model, first_problem
 from em_platform.model.sentences import apart, counted, nearest, size_of
 
 
@@ -38,3 +42,28 @@ def test_an_image_is_width_x_height_and_a_volume_names_its_axes() -> None:
     """round3 1.2.9: stitch printed 2215 x 2039 px, export of the same 2039 x 2215."""
     assert size_of((2039, 2215)) == "2215 x 2039 px"
     assert size_of((1, 300, 400)) == "1 x 300 x 400 voxels (z, y, x)"
+
+
+class _Ice(Model):
+    thickness_nm: float = Field(le=1e4)
+    kind: Literal["cubic", "vitreous"] = "vitreous"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"thickness_nm": 1e9}, "thickness_nm: found 1e+09, expected at most 10000"),
+        # A text may be secret.
+        (
+            {"thickness_nm": 1, "kind": "x"},
+            "kind: expected 'cubic' or 'vitreous'",
+        ),
+    ],
+)
+def test_a_value_out_of_its_bounds_is_named_with_them(
+    values: dict[str, Any], text: str
+) -> None:
+    """round3 1.2.10: "Input should be less than or equal to 10000", of what?"""
+    with pytest.raises(ValidationError) as caught:
+        _Ice.model_validate(values)
+    assert first_problem(caught.value, _Ice) == text

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from em_platform.errors import ConfigError
+
 # Those of cryoem-services' AreTomo service, which are for a camera of this side.
 _SIDE_PX = 4096
 _LEAST_HEIGHT_PX, _MORE_PX = 600, 400
@@ -35,7 +37,17 @@ def tomogram_size(
     thickness_px
         Of the specimen, where it was found; then the height is at least `least_px`, and
         `more_px` more than it.
+
+    Raises
+    ------
+    ConfigError
+        The least height is above the greatest.
     """
+    if least_px is not None and least_px > most_px:
+        raise ConfigError(
+            f"reconstruct: found the least height {least_px} px above the greatest, "
+            f"{most_px} px; correct --min-vol or --max-vol"
+        )
     short, side = min(shape[1:]), max(shape[1:])
     why = "as asked"
     if binning is None:
@@ -58,5 +70,5 @@ def tomogram_size(
     return TomogramSize(
         binning=binning,
         height_px=height_px,
-        reason=f"{reason}; {height_px} px high: {why}",
+        reason=f"{reason}; {height_px} px of the stack high: {why}",
     )

@@ -45,6 +45,7 @@ _SLAB_BYTES = 32 << 20
 # Steeper than this a line of the volume would cross any image.
 _STEEPEST_DEG = 85.0
 # Each holds an image in its own type and in floats, and its lines.
+_MOST_PX = 1 << 16
 _IMAGES_AT_A_TIME = 4
 _SLABS_AT_A_TIME = 8
 
@@ -67,14 +68,16 @@ class Parameters(StageParameters):
     vol_z: Annotated[
         int | None,
         Option("--vol-z", "height in pixels of the stack, else by the thickness found"),
-    ] = Field(None, ge=1)
-    max_vol: Annotated[int, Option("--max-vol", "greatest height found")] = 1800
+    ] = Field(None, ge=1, le=_MOST_PX)
+    max_vol: Annotated[int, Option("--max-vol", "greatest height found")] = Field(
+        1800, ge=1, le=_MOST_PX
+    )
     min_vol: Annotated[
         int | None, Option("--min-vol", "least height found  [600 for 4096 px]")
-    ] = None
+    ] = Field(None, ge=1, le=_MOST_PX)
     extra_vol: Annotated[
         int | None, Option("--extra-vol", "more than the thickness  [400 for 4096 px]")
-    ] = None
+    ] = Field(None, ge=0, le=_MOST_PX)
     flip_int: Annotated[
         bool, Option("--invert", "turn the contrast round: protein is bright")
     ] = False

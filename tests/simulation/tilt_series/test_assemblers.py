@@ -115,8 +115,8 @@ def test_a_sample_follows_from_the_seed_and_the_stack_alone(kind: str) -> None:
         ("basic", {"orientations": "gauss(1"}, "the orientations gauss(1"),
         ("crowded", {"counts": {"rods": 2}}, "found the particle rods"),
         # round3 1.2.11: hung with 2.5 GB
-        ("crowded", {"counts": {"rod": 10**9}}, "less than or equal to 100000"),
-        ("vesicle", {"on": {"rod": 10**9}}, "less than or equal to 100000"),
+        ("crowded", {"counts": {"rod": 10**9}}, "expected at most 100000"),
+        ("vesicle", {"on": {"rod": 10**9}}, "expected at most 100000"),
         ("filament", {"filaments": 300}, "of 300 filaments"),
         ("t4ss", {"rod": "stick"}, "found the particle stick"),
         ("vesicle", {"radius_nm": [60, 70]}, "thicker ice was expected"),

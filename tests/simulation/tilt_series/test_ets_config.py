@@ -242,7 +242,7 @@ def test_secretion_systems_take_their_own_keys(read: Read, tmp_path: Path) -> No
         ({"apix": 2.83}, "pixel_size / magnification of sim.txt is 0.283 nm"),
         ({"apix": 2.83}, "it looks like Å"),
         ({"apix": 0.4}, "one of the two is wrong"),
-        ({"apix": 0}, "apix: Input should be greater than 0"),
+        ({"apix": 0}, "apix: found 0, expected more than 0"),
         ({"num_stack": 2}, "num_stack: is no known name; did you mean num_stacks?"),
         ({"assembler": "lattice"}, "basic or t4ss was expected"),
         ({"model": "/opt/missing.mrc"}, "model: found no file /opt/missing.mrc"),
