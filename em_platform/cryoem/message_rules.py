@@ -15,7 +15,6 @@ from typing import Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from em_platform.cryoem.project.jobs import JOB
 from em_platform.cryoem.stage import (
     GivenStages,
     RawParameters,
@@ -151,6 +150,8 @@ def _is_path(text: str) -> bool:
 
 def _check_path(field: str, text: str, roots: Collection[Path]) -> None:
     if _is_path(text):
+        from em_platform.cryoem.project.jobs import JOB  # with gemmi, at first use
+
         job = JOB.fullmatch(text)
         # Beside a job we make others, in the same project.
         places = (text, job["project"]) if job else (text,)
