@@ -156,6 +156,13 @@ def _check_path(field: str, text: str, roots: Collection[Path]) -> None:
         # Beside a job we make others, in the same project.
         places = (text, job["project"]) if job else (text,)
         if all(_is_within(each, roots) for each in places):
+            if os.path.exists(text) and not (
+                os.path.isfile(text) or os.path.isdir(text)
+            ):
+                raise MessageRejected(
+                    f"message: {field} is {text[:_SHOWN]!r}, a pipe or a device, a "
+                    "file was expected; correct the message"
+                )
             return
     raise MessageRejected(
         f"message: {field} is {text[:_SHOWN]!r}, which does not lie in the folders of "

@@ -269,3 +269,19 @@ def test_a_job_has_one_name_and_no_alias_that_is_anothers(
     same = report(root)["output_file"].replace("job001", "job1")
     send("NodeCreator", report(root, output_file=same), place)
     assert [path.name for path in (project / "Import").iterdir()] == ["job001"]
+
+
+@pytest.mark.parametrize(
+    ("service", "field", "others"),
+    [
+        ("Images", "file", {"image_command": "tiff_to_apng"}),
+        ("SelectParticles", "input_file", {"batch_size": 9, "image_size": 8}),
+    ],
+)
+def test_a_pipe_holds_no_service(
+    service: str, field: str, others: dict[str, Any], place: ServiceContext, root: Path
+) -> None:
+    """round3 4.4: who reads it waited without end, and all messages with it."""
+    os.mkfifo(root / "a.tif")
+    with pytest.raises(MessageRejected, match="a pipe or a device"):
+        send(service, {**others, field: f"{root}/a.tif"}, place)

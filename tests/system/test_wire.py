@@ -244,6 +244,11 @@ def test_no_name_of_a_queue_ends_a_service(
         letters = dead_letters(settings, "processing_recipe")
         assert len(letters) >= len(strange)
         assert all(each["error"] and each["tries"] == 1 for each in letters)
+        # Those that went to no queue stay, with one whose header names none.
+        headers = {"em-queue": "x" * 300}
+        publish_body(channel, "dlq.processing_recipe", b"{}", headers=headers)
+        with pytest.raises(MessageRejected, match="is no name of a queue"):
+            reinject(settings, "processing_recipe")
         channel.queue_purge("dlq.processing_recipe")
     place.close()
 

@@ -144,7 +144,6 @@ def publish(channel: BlockingChannel, message: Outgoing) -> None:
         There is no such queue, or it takes no more.
     """
     body, headers = message.encoded(), message.headers
-    _check_name(message.queue)
     if message.is_topic:
         _broadcast(channel, message.queue, body, headers=headers)
     else:
@@ -152,7 +151,7 @@ def publish(channel: BlockingChannel, message: Outgoing) -> None:
 
 
 def _check_name(name: Any) -> None:
-    # Recipes choose it, and pika ends where it is none.
+    # Recipes and headers choose it, and pika ends where it is none.
     is_text = isinstance(name, str) and name.isprintable()
     if not is_text or len(name.encode()) > _MOST_OF_A_NAME:
         raise MessageRejected(
@@ -170,6 +169,7 @@ def header_text(value: object) -> str:
 def _broadcast(
     channel: BlockingChannel, topic: str, body: bytes, *, headers: Headers
 ) -> None:
+    _check_name(topic)
     properties = pika.BasicProperties(headers=headers, delivery_mode=2)
     # On a channel of its own: the broker closes it where there is no such exchange.
     trial = channel.connection.channel()
@@ -194,6 +194,7 @@ def publish_body(
     headers: Headers,
 ) -> None:
     """As `publish`, of a message that is sent on byte by byte."""
+    _check_name(queue)
     properties = pika.BasicProperties(headers=headers, delivery_mode=2)
     try:
         channel.basic_publish("", queue, body, properties, mandatory=True)
