@@ -1,8 +1,9 @@
 """Settings of cryo-EM processing: its recipes, its broker, its records."""
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from em_platform.model import Model
 
@@ -17,6 +18,13 @@ _SET_ONCE = {
     **dict.fromkeys(("spher_aber", "cs"), "cs_mm"),
     **dict.fromkeys(("ampl_contrast", "amplitude_contrast"), "amplitude_contrast"),
 }
+
+
+def _absolute(root: str) -> str:
+    # Another one would be the folder in which a service happens to be started.
+    if not Path(root).is_absolute() and "://" not in root:
+        raise ValueError(f"an absolute folder was expected, {root!r} was found")
+    return root
 
 
 class RabbitmqSettings(Model):
@@ -121,7 +129,7 @@ class CryoemSettings(Model):
 
     sessions: str = ""
     results: str = ""
-    roots: tuple[str, ...] = ()
+    roots: tuple[Annotated[str, AfterValidator(_absolute)], ...] = ()
     settle_s: float = Field(default=60.0, ge=0)
     quiet_s: float = Field(default=1800.0, ge=0)
     session: SessionSettings = SessionSettings()

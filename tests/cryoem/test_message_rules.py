@@ -184,6 +184,13 @@ def test_a_sessions_own_file_names_no_program(tmp_path: Path) -> None:
     assert found == {"engine": "cryolo", **stages["pick"]}
 
 
+@pytest.mark.parametrize("root", ["", ".", "visits"])
+def test_a_root_does_not_depend_on_where_a_service_is_started(root: str) -> None:
+    """round3 4.3: an empty or relative root was the working folder."""
+    with pytest.raises(ValidationError, match="an absolute folder was expected"):
+        CryoemSettings(roots=(root,))
+
+
 def test_the_roots_are_those_of_the_settings(
     tmp_path: Path,
 ) -> None:
