@@ -129,7 +129,9 @@ def _paths(value: Any, rule: Rule) -> Iterator[str]:
         fixed = Path(value)
         while glob.has_magic(str(fixed)):
             fixed = fixed.parent
-        yield from (str(fixed), *(glob.glob(value) if _is_path(value) else [value]))
+        # First, as who looks at each may refuse it: nothing elsewhere is searched.
+        yield str(fixed)
+        yield from glob.glob(value) if _is_path(value) else [value]
         # Stages take the folder by this very name, stars in it included, and a star
         # for hidden files, too.
         folder, name = Path(value).parent, Path(value).name
