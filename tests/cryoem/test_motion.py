@@ -12,10 +12,12 @@ import starfile
 import tifffile
 from numpy.typing import NDArray
 
+from em_platform.config.cryoem import CryoemLimits
 from em_platform.cryoem.methods import motion_align, motion_model
 from em_platform.cryoem.methods.motion import Motion
 from em_platform.cryoem.methods.motion_sum import DoseWeighted, critical_exposure
 from em_platform.cryoem.motion_files import motion_statistics, polynomial_of
+from em_platform.cryoem.sessions.checks import stage_checks
 from em_platform.cryoem.stages.motion import Parameters, Result, run
 from em_platform.errors import ConfigError, FormatError, ProcessingError
 
@@ -193,6 +195,18 @@ def test_what_cannot_be_used_is_one_sentence(
     with pytest.raises(error, match=sentence):
         result_of(tmp_path / "out", movie)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_frames_with_nothing_in_common_are_no_good_movie(tmp_path: Path) -> None:
+    """round3 1.1.4, of motion: noise passed with "the frames moved by 0 Å"."""
+    noise = np.random.default_rng(5).poisson(2, (FRAMES, SIDE, SIDE)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "noise.tif", noise)
+    found = result_of(
+        tmp_path / "out", {"movie": tmp_path / "noise.tif", "pix_size": 1.5}
+    )
+    (check,) = stage_checks("motion", found, CryoemLimits())
+    assert not (check.passed or found.is_aligned)
+    assert check.sentence.startswith("nothing of the frames stands out of their noise")
 
 
 @pytest.mark.parametrize(("signal", "moved"), [(0.07, True), (0.0, False)])

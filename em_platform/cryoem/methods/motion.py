@@ -53,6 +53,8 @@ class Motion:
     """None: no local motion was found that is surer than none at all."""
     reason: str = ""
     """Why there is no local motion."""
+    is_aligned: bool = True
+    """False: nothing of the frames stands out of their noise, so none was moved."""
 
     def at(self, y: Reals, x: Reals) -> Reals:
         """Shifts at relative places, -0.5 to 0.5; `(t, n, 2)`."""
@@ -108,7 +110,7 @@ def measure_motion(
         )
     if shifts is None:
         still = np.zeros((frames, 2))
-        return Motion(global_px=still, local=None, reason=_NOTHING)
+        return Motion(global_px=still, local=None, reason=_NOTHING, is_aligned=False)
     local, reason = _measure_local(
         spectra, shifts, small, scale=scale, patches=patches, b_factor=b_factor
     )

@@ -27,12 +27,12 @@ def stage_checks(stage: str, found: Any, limits: CryoemLimits) -> list[Check]:
 
 
 def _motion_checks(found: Any, limits: CryoemLimits) -> list[Check]:
-    """Whether the frames moved little enough."""
-    total_a = found.total_motion_a
-    sentence = (
-        f"the frames moved by {total_a:.0f} Å in all, at most "
-        f"{limits.motion_a:g} are wanted"
-    )
+    """Whether the frames moved little enough; where it is not known, they did not."""
+    total_a = found.total_motion_a if found.is_aligned else None
+    moved = f"the frames moved by {found.total_motion_a:.0f} Å in all"
+    if total_a is None:
+        moved = "nothing of the frames stands out of their noise: none was moved"
+    sentence = f"{moved}, at most {limits.motion_a:g} Å are wanted"
     name = "motion_is_small"
     return [_at_most(limits.motion_a, total_a, name=name, sentence=sentence)]
 

@@ -194,6 +194,7 @@ class Result(StageResult):
     is_local: bool
     local_motion_px: float  # root mean square; 0 where there is none
     local_reason: str  # why there is no local motion
+    is_aligned: bool = True  # False: nothing stands out of the noise, none was moved
     patches_x: int
     patches_y: int
     defects: int
@@ -388,6 +389,7 @@ def _result(
         is_local=found.local is not None,
         local_motion_px=round(found.local.signal_px, 4) if found.local else 0.0,
         local_reason=found.reason,
+        is_aligned=found.is_aligned,
         patches_x=parameters.patch_sizes[0],
         patches_y=parameters.patch_sizes[1],
         defects=defects,
