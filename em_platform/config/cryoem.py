@@ -20,11 +20,12 @@ _SET_ONCE = {
 }
 
 
-def _absolute(root: str) -> str:
+def _absolute(roots: tuple[str, ...]) -> tuple[str, ...]:
     # Another one would be the folder in which a service happens to be started.
-    if not Path(root).is_absolute() and "://" not in root:
-        raise ValueError(f"an absolute folder was expected, {root!r} was found")
-    return root
+    for root in roots:
+        if not Path(root).is_absolute() and "://" not in root:
+            raise ValueError(f"an absolute folder was expected, {root!r} was found")
+    return roots
 
 
 class RabbitmqSettings(Model):
@@ -129,7 +130,7 @@ class CryoemSettings(Model):
 
     sessions: str = ""
     results: str = ""
-    roots: tuple[Annotated[str, AfterValidator(_absolute)], ...] = ()
+    roots: Annotated[tuple[str, ...], AfterValidator(_absolute)] = ()
     settle_s: float = Field(default=60.0, ge=0)
     quiet_s: float = Field(default=1800.0, ge=0)
     session: SessionSettings = SessionSettings()
