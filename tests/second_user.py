@@ -23,13 +23,18 @@ given = json.loads(sys.argv[1])
 """
 
 
+def skip_without_root() -> None:
+    """Skip the test where this account cannot become another one."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user; run as root, as .ci/run does")
+
+
 def as_another_user(code: str, *, before: str = "", **given: Any) -> Any:
     """What `code` leaves in `found`, run by another account with `given`.
 
     `before` is run while the account is still this one.
     """
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user; run as root, as .ci/run does")
+    skip_without_root()
     program = _BEFORE.format(NOBODY, before) + code + "\nprint(json.dumps(found))\n"
     ended = subprocess.run(
         (sys.executable, "-c", program, json.dumps(given)),
