@@ -1,5 +1,6 @@
 """The base of all that crosses a wire or a file, and numbers with a unit."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias, get_args
 
@@ -67,8 +68,11 @@ def _in_words(why: str, value: object) -> str:
     """Pydantic's own clause as ours; of values only numbers, texts may be secret."""
     for theirs, ours in _WORDS.items():
         why = why.replace(theirs, ours)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"found {value:g}, {why}" if is_number and "expected " in why else why
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return why
+    # One of more digits than a float can have is not printed.
+    is_short = isinstance(value, float) or abs(value) <= sys.float_info.max
+    return f"found {value:g}, {why}" if is_short and "expected " in why else why
 
 
 def _names(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:

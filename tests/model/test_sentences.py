@@ -46,6 +46,7 @@ def test_an_image_is_width_x_height_and_a_volume_names_its_axes() -> None:
 
 class _Ice(Model):
     thickness_nm: float = Field(le=1e4)
+    layers: int = Field(1, le=9)
     kind: Literal["cubic", "vitreous"] = "vitreous"
 
 
@@ -53,6 +54,8 @@ class _Ice(Model):
     ("values", "text"),
     [
         ({"thickness_nm": 1e9}, "thickness_nm: found 1e+09, expected at most 10000"),
+        # More than a float can have.
+        ({"thickness_nm": 1, "layers": 10**400}, "layers: expected at most 9"),
         # A text may be secret.
         (
             {"thickness_nm": 1, "kind": "x"},

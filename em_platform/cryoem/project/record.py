@@ -236,16 +236,21 @@ def _note_in(job: Path) -> _Note | None:
 
 
 def _write_logs(report: JobReport, job: Path) -> None:
-    write_if_changed(job / "run.out", report.stdout.encode())
+    write_if_changed(job / "run.out", _utf8(report.stdout).encode())
     # What each file of the job has to say, once.
-    for name, text in (("run.err", report.stderr), ("note.txt", report.command)):
-        log = job / name
+    for name, stated in (("run.err", report.stderr), ("note.txt", report.command)):
+        log, text = job / name, _utf8(stated)
         # What a link leads to may be another's.
         is_ours = log.is_file() and not log.is_symlink()
         there = log.read_text(errors="replace") if is_ours else ""
         new = f"{text}\n" if text else ""
         is_new = f"\n{new}" not in f"\n{there}"
         write_if_changed(log, (there + new if is_new else there).encode())
+
+
+def _utf8(text: str) -> str:
+    """The text without halves of letters, which JSON can have and no file."""
+    return text.encode(errors="replace").decode()
 
 
 def _write_job_files(note: _Note, job: Path, dialect: Dialect) -> None:
