@@ -32,7 +32,7 @@ from em_platform.stitching.tile_rules import (
 )
 from em_platform.stitching.truth import check_truth
 
-_ABUT = "the tiles abut: nothing was matched, each lies at its nominal position."
+_ABUT = "the tiles abut: nothing was matched, each has its nominal position."
 _NAMED = 3  # items that a sentence names; `Check.items` has all of them
 
 

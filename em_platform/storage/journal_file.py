@@ -37,7 +37,7 @@ class JournalFile:
         *,
         who: str,
         remedy: str,
-        without: str = "what it held is lost",
+        without: str = "what it kept is lost",
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
     ) -> None:
         refuse_damaged(path, who=who, without=without)

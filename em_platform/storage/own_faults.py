@@ -34,7 +34,7 @@ class Troubles:
         self._path = folder / f"{service}.json"
 
     def put(self, who: str, sentence: str) -> None:
-        """Note what somebody cannot do; an empty sentence means that it is over."""
+        """Note what `who` cannot do; an empty sentence means that it is over."""
         with self._lock:
             self._now.pop(who, None)
             if sentence:

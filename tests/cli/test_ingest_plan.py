@@ -11,7 +11,7 @@ from em_platform.cli.ingest import command
 def test_sentences_stand_whole_below_the_table_and_hide_no_later_item(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """round3 1.2.7: at 80 columns a cell of 28 letters held them, ten lines an item.
+    """round3 1.2.7: at 80 columns they had a cell of 28 letters, ten lines each.
 
     Nothing is asked of the sources: their own lists of names refuse these.
     """

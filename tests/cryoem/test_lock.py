@@ -56,7 +56,7 @@ def lock_of_another_thread(project: Path) -> None:
 
 
 def test_a_lock_of_ours_that_does_not_go_away_is_waited_for(tmp_path: Path) -> None:
-    """round3 4.5: a file in it, or a link to /tmp, held the service without end."""
+    """round3 4.5: a file in it, or a link to /tmp, blocked the service without end."""
     lock, elsewhere = tmp_path / LOCK, tmp_path / "elsewhere"
     os.mkdir(lock, 0o1755)
     (lock / "another").touch()

@@ -174,7 +174,7 @@ def test_headers_of_every_type_end_no_service(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """round3 4.4: `em-tries: abc` ended a service, `em-due: inf` held all retries."""
+    """round3 4.4: `em-tries: abc` ended a service, `em-due: inf` blocked retries."""
     encoded = pika.data.encode_value
 
     def encode(pieces: list[bytes], value: Any) -> int:

@@ -36,7 +36,7 @@ WITHOUT_S, FOUND_WITHOUT_S = 3.0, 25.0
 
 @contextmanager
 def locked(home: Path) -> Iterator[int]:
-    """All databases of a home, held by this process; how many."""
+    """All databases of a home, locked by this process; how many."""
     with ExitStack() as stack:
         files = sorted(home.rglob("*.sqlite"))
         for file in files:
